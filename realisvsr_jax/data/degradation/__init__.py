@@ -1,0 +1,1 @@
+"""The two-order degradation: a plan (pure, serialisable), then its application."""

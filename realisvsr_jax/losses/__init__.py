@@ -1,0 +1,1 @@
+"""Wavelet, HOG and the combined HR loss."""

@@ -1,0 +1,1 @@
+"""The diffusion transformer, its control branch, and both together."""

@@ -1,0 +1,1 @@
+"""From a bad clip to a restored one."""

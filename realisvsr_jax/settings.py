@@ -1,0 +1,61 @@
+"""Plain mappings to frozen dataclasses; an unknown key is an error that names the nearest."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from realisvsr_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
+    """Builds the dataclass `cls` from a (nested) mapping, a ConfigDict or parsed JSON.
+
+    Lists become tuples where the field is a tuple. `where` is the dotted path of the
+    mapping, for messages. Raises InputError for a key that `cls` does not have.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore
+    values: dict[str, Any] = {}
+    for key, value in mapping.items():
+        path = f"{where}.{key}" if where else key
+        if key not in known:
+            raise InputError(f"unknown setting {path!r}{nearest(key, known)}")
+        values[key] = _convert(hints[key], value, path)
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise InputError(f"incomplete settings {where or cls.__name__!r}: {error}") from error
+
+
+def nearest(key: str, known: typing.Iterable[str]) -> str:
+    """'; did you mean …?' for the known name closest to `key`, else the list of names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def to_mapping(settings: Any) -> dict[str, Any]:
+    """The JSON-ready inverse of `from_mapping`."""
+    return dataclasses.asdict(settings)
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_mapping(hint, value, path)  # pyright: ignore
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = [h for h in typing.get_args(hint) if h is not type(None)]
+        return None if value is None else _convert(options[0], value, path)
+    if origin is tuple and isinstance(value, list | tuple):
+        args = typing.get_args(hint)
+        inner = args[0] if args and args[-1] is Ellipsis else None
+        items = zip(args, value) if inner is None else ((inner, item) for item in value)
+        return tuple(_convert(h, item, path) for h, item in items)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
