@@ -1,0 +1,73 @@
+"""Plans applied to frames: a pure function of both."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import UInt8
+
+from realisvsr_jax.data.degradation import ops
+from realisvsr_jax.data.degradation.plan import DegradationPlan, Operation, sample_plan
+
+MARGIN = 10  # frames behind which the encoder's first, costly frame no longer shows
+
+Frames = UInt8[np.ndarray, "T H W 3"]
+SmallFrames = UInt8[np.ndarray, "_ h w 3"]  # h = H / scale, w = W / scale
+
+
+def apply_plan(plan: DegradationPlan, frames: Frames) -> SmallFrames:
+    """The degraded clip, uint8 [T, H / scale, W / scale, 3], RGB.
+
+    Equal on equal arguments, whatever the number of threads. Raises ValueError where the
+    clip is not the one that the plan was drawn for.
+    """
+    current = _start(plan, frames)
+    for operation in plan.operations:
+        current = ops.apply_operation(operation, current)
+    return np.stack([ops.to_bytes(frame) for frame in current])
+
+
+def stages(
+    plan: DegradationPlan, frames: Frames
+) -> Iterator[tuple[Operation | None, list[np.ndarray]]]:
+    """The clip before the first operation (None) and behind each: float32 in grey levels.
+
+    Sizes differ between stages, and between the frames of one where a resize walks.
+    """
+    current = _start(plan, frames)
+    yield None, current
+    for operation in plan.operations:
+        current = ops.apply_operation(operation, current)
+        yield operation, current
+
+
+def _start(plan: DegradationPlan, frames: Frames) -> list[np.ndarray]:
+    expected = (plan.num_frames, plan.height, plan.width, 3)
+    if frames.shape != expected:
+        raise ValueError(f"the plan is for frames of shape {expected}, not {frames.shape}")
+    return list(frames.astype(np.float32))
+
+
+def degrade_clip(
+    frames: Frames,
+    rng: np.random.Generator,
+    scale: int = 4,
+    preset: str = "paper",
+    *,
+    lead: int = 0,
+    margin: int | None = None,
+) -> SmallFrames:
+    """A degraded version of `frames[lead:]`, uint8 [T − lead, H / scale, W / scale, 3].
+
+    The first `lead` frames are degraded with the others and dropped, so that the clip does
+    not open with the encoder's first frame, which gets more bits than any later one; MARGIN
+    is a good number where the source has them. `margin` > lead fills up with the first
+    frames mirrored in time, at their cost; None takes the lead as it is.
+    Raises ValueError where the size does not divide by `scale` or no frame is left.
+    """
+    if not 0 <= lead < len(frames):
+        raise ValueError(f"a lead of {lead} frames leaves none of {len(frames)}")
+    missing = max((lead if margin is None else margin) - lead, 0)
+    extended = np.pad(frames, ((missing, 0), (0, 0), (0, 0), (0, 0)), mode="reflect")
+    num_frames, height, width, _ = extended.shape
+    plan = sample_plan(rng, num_frames, height, width, scale, preset)
+    return apply_plan(plan, extended)[missing + lead :]
