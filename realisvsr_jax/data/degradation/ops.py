@@ -27,6 +27,7 @@ INTERPOLATIONS = {
 DECODERS = {"libx264": "h264", "mpeg4": "mpeg4"}
 ENCODER_OPTIONS = {"libx264": {"x264-params": "mbtree=0"}, "mpeg4": {}}
 RATE = 25  # at rate 1 a small clip falls under 1 kbit/s, which libx264 refuses
+LEAST_BITRATE = 1000
 
 
 def apply_operation(operation: Operation, frames: list[np.ndarray]) -> list[np.ndarray]:
@@ -144,7 +145,7 @@ def encode(name: str, bits_per_frame: int, frames: list[ByteFrame]) -> list[av.P
     context.pix_fmt = "yuv420p"
     context.framerate = Fraction(RATE)
     context.time_base = Fraction(1, RATE)
-    context.bit_rate = RATE * bits_per_frame
+    context.bit_rate = max(RATE * bits_per_frame, LEAST_BITRATE)
     context.thread_count = 1
     context.options = ENCODER_OPTIONS[name]
     packets = []
