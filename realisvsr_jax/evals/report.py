@@ -21,7 +21,7 @@ _PIXELS_AT_ONCE = 2**19  # some 1 GB of VGG16 features for both images
 
 
 def score_clip(
-    restored: Any, reference: Any, progress: Callable[[int], None] | None = None
+    restored: Any, reference: Any, progress: Callable[[int], object] | None = None
 ) -> dict[str, float]:
     """Means over frames: PSNR on RGB, SSIM on Y, LPIPS with AlexNet, DISTS.
 
