@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from realisvsr_jax.data.degradation import ops
 from realisvsr_jax.data.degradation.plan import DegradationPlan, Operation, sample_plan
 
-MARGIN = 10  # frames behind which the encoder's first, costly frame no longer shows
+MARGIN = 10  # frames that an encoder spends before it comes down to its bitrate
 
 Frames = UInt8[np.ndarray, "T H W 3"]
 SmallFrames = UInt8[np.ndarray, "_ h w 3"]  # h = H / scale, w = W / scale
@@ -58,16 +58,21 @@ def degrade_clip(
 ) -> SmallFrames:
     """A degraded version of `frames[lead:]`, uint8 [T − lead, H / scale, W / scale, 3].
 
-    The first `lead` frames are degraded with the others and dropped, so that the clip does
-    not open with the encoder's first frame, which gets more bits than any later one; MARGIN
-    is a good number where the source has them. `margin` > lead fills up with the first
-    frames mirrored in time, at their cost; None takes the lead as it is.
+    The first `lead` frames are degraded with the others and dropped, since encoders start
+    above their bitrate: MPEG-4 leaves the first five or so almost as they are, whatever the
+    bitrate. MARGIN frames are enough where the source has them. `margin` > lead fills up
+    with frames of the clip mirrored in time, at their cost; None takes the lead as it is.
     Raises ValueError where the size does not divide by `scale` or no frame is left.
     """
     if not 0 <= lead < len(frames):
         raise ValueError(f"a lead of {lead} frames leaves none of {len(frames)}")
     missing = max((lead if margin is None else margin) - lead, 0)
-    extended = np.pad(frames, ((missing, 0), (0, 0), (0, 0), (0, 0)), mode="reflect")
+    extended = mirror_lead(frames, missing)
     num_frames, height, width, _ = extended.shape
     plan = sample_plan(rng, num_frames, height, width, scale, preset)
     return apply_plan(plan, extended)[missing + lead :]
+
+
+def mirror_lead(frames: Frames, count: int) -> UInt8[np.ndarray, "_ H W 3"]:
+    """The clip behind `count` more frames, its own, mirrored in time at the first one."""
+    return np.pad(frames, ((count, 0), (0, 0), (0, 0), (0, 0)), mode="reflect")
