@@ -1,0 +1,166 @@
+"""A RUN folder: what was asked for, where the frozen parts are, and the trained state.
+
+    RUN/run.json       the configuration, the initial release and its hash, the code's commit
+    RUN/init/          the initial release, where the run drew or composed one
+    RUN/checkpoints/   Orbax, one folder a step: parameters, moments, average, step
+    RUN/metrics.jsonl  one line a step
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from realisvsr_jax import settings
+from realisvsr_jax.errors import InputError
+from realisvsr_jax.training import networks
+from realisvsr_jax.training.settings import TrainingConfig
+from realisvsr_jax.training.state import TrainState, init_state, make_optimizer, partition
+from realisvsr_jax.weights.release import Release, load_release, release_hash, save_release
+
+RUN_FILE = "run.json"
+# What may change between two starts of one run: none of it alters a step's result.
+MAY_CHANGE = ("log.", "data.workers", "release.", "sampler.")
+
+
+class Checkpoints:
+    """Saves and restores `TrainState`; a save appears under its name only when complete."""
+
+    def __init__(self, folder: Path, keep: int):
+        # On the CPU, a save in the background would read buffers that the next step reuses.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=jax.default_backend() != "cpu",
+            cleanup_tmp_directories=True,
+        )
+        self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint's step, or None."""
+        return self.manager.latest_step()
+
+    def save(self, state: TrainState) -> None:
+        """Saves under the state's own step; one that is there already stays."""
+        step = int(state.step)
+        if self.manager.latest_step() != step:
+            self.manager.save(step, args=ocp.args.StandardSave(_as_tree(state)))
+
+    def restore(self, like: TrainState) -> TrainState:
+        """The newest state; `like` gives shapes and types. Raises InputError if they differ."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_tree(like))
+        step = self.latest_step()
+        try:
+            tree: Any = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except (ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{self.manager.directory}: checkpoint {step} does not fit the configuration: "
+                f"{reason}"
+            ) from error
+        return TrainState(**tree)
+
+    def close(self) -> None:
+        """Waits for a save under way."""
+        self.manager.wait_until_finished()
+        self.manager.close()
+
+
+def _as_tree(state: TrainState) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "params": state.params,
+        "opt_state": state.opt_state,
+        "ema": state.ema,
+    }
+
+
+def open_run(folder: Path, config: TrainingConfig) -> Release:
+    """Starts a RUN folder, or goes on with one; returns the initial release.
+
+    Raises InputError if the folder is of a run with other settings, naming the first.
+    """
+    path = folder / RUN_FILE
+    if path.exists():
+        check_same_settings(folder, config)
+        return load_release(_initial_folder(folder))
+    release = networks.initial_release(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    by_reference = bool(config.init) and not (config.init_vae or config.prompt_cache)
+    if by_reference:
+        init = networks.release_folder(config.init).absolute()
+    else:
+        init = folder / "init"
+        save_release(init, release, overwrite=True)
+    run = {
+        "config": settings.to_mapping(config),
+        "init": str(init) if by_reference else "init",
+        "init_sha256": release_hash(init),
+        "commit": commit(),
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(run, indent=1) + "\n")
+    os.replace(partial, path)
+    return release
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The contents of run.json; raises InputError where there is none."""
+    try:
+        return json.loads((folder / RUN_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is not a RUN folder: {error}") from error
+
+
+def check_same_settings(folder: Path, config: TrainingConfig) -> None:
+    """Raises InputError naming the first setting that differs from the run's own."""
+    was = networks.flatten(read_run(folder)["config"])
+    now = networks.flatten(json.loads(json.dumps(settings.to_mapping(config))))
+    for name in sorted(was.keys() | now.keys()):
+        if was.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
+            raise InputError(
+                f"{folder} was started with {name} = {was.get(name)!r}, now it is "
+                f"{now.get(name)!r}; use another --workdir, or the run's own settings"
+            )
+
+
+def load_run(folder: str | Path) -> Release:
+    """The networks of a RUN with its newest averaged (EMA) weights."""
+    folder = Path(folder)
+    config = settings.from_mapping(TrainingConfig, read_run(folder)["config"])
+    if config.task == "vae":
+        raise InputError(
+            f"{folder} trained a VAE, whose latent statistics are measured at export: "
+            "add --export DIR to its command and use DIR"
+        )
+    release = load_release(_initial_folder(folder))
+    checkpoints = Checkpoints(folder / "checkpoints", config.log.keep)
+    if checkpoints.latest_step() is None:
+        raise InputError(f"{folder} has no checkpoint yet")
+    parts, params = partition(release.model, config.parameters)
+    state = checkpoints.restore(init_state(params, make_optimizer(config.optimizer, config.steps)))
+    checkpoints.close()
+    release.model = parts.merge(state.ema, parts.frozen)
+    return release
+
+
+def _initial_folder(folder: Path) -> Path:
+    run = read_run(folder)
+    init = folder / run["init"]
+    if not init.is_dir():
+        raise InputError(f"{folder} needs its initial release {init}, which is gone")
+    if release_hash(init) != run["init_sha256"]:
+        raise InputError(f"{init} has changed since {folder} was started from it")
+    return init
+
+
+def commit() -> str:
+    """The commit of the code that runs, '' outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

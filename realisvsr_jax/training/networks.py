@@ -1,0 +1,124 @@
+"""The networks a run starts from: drawn at random, or taken from a release."""
+
+import dataclasses
+from importlib import resources
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from realisvsr_jax import settings
+from realisvsr_jax.errors import InputError
+from realisvsr_jax.model.realisvsr import RealisVSR
+from realisvsr_jax.text.prompt_cache import PromptCache
+from realisvsr_jax.training.objectives import to_float
+from realisvsr_jax.training.settings import TrainingConfig
+from realisvsr_jax.vae.wan_vae import VAEConfig, WanVAE
+from realisvsr_jax.weights.release import Release, ReleaseCard, load_card, load_release
+
+SHIPPED = "tiny"
+
+
+def shipped_release() -> Path:
+    """The folder of the release that the package brings."""
+    return Path(str(resources.files("realisvsr_jax"))) / "assets" / SHIPPED
+
+
+def release_folder(name: str) -> Path:
+    """The folder that `init` or `init_vae` names; raises InputError if there is none."""
+    folder = shipped_release() if name == SHIPPED else Path(name)
+    if not folder.is_dir():
+        raise InputError(
+            f"init: {name} is not a folder; give a release folder (python -m "
+            "convert.from_torch, which turns Wan's checkpoints into one, is not there yet)"
+        )
+    load_card(folder)
+    return folder
+
+
+def initial_release(config: TrainingConfig) -> Release:
+    """The networks before the first step, with the card that an export will carry."""
+    base = load_release(release_folder(config.init)) if config.init else None
+    vae = base.vae if base else None
+    vae_config = base.card.vae if base else config.vae
+    if config.init_vae:
+        other = load_release(release_folder(config.init_vae))
+        vae, vae_config = other.vae, other.card.vae
+    vae = vae or WanVAE(vae_config, rngs=nnx.Rngs(config.seed))
+    card = ReleaseCard(
+        vae=vae_config,
+        sampler=config.sampler,
+        scale=config.release.scale,
+        tile=config.release.tile,
+        overlap=config.release.overlap,
+    )
+    if config.task == "vae":
+        return Release(card, vae)
+    model = base.model if base else None
+    if base and (difference := _first_difference(base.card.model, config.model)):
+        raise InputError(f"init: {config.init} is of another architecture: {difference}")
+    if config.model.dit.in_channels != vae_config.z_dim:
+        raise InputError(
+            f"model.dit.in_channels is {config.model.dit.in_channels}, the VAE's latents have "
+            f"{vae_config.z_dim} channels"
+        )
+    if model is None:
+        model = RealisVSR(config.model, rngs=nnx.Rngs(config.seed))
+        model.init_cpc_from_dit()
+    prompts = _prompts(config, base)
+    return Release(dataclasses.replace(card, model=config.model), vae, model, prompts)
+
+
+def _prompts(config: TrainingConfig, base: Release | None) -> PromptCache:
+    size = (config.model.dit.text_length, config.model.dit.text_dim)
+    if config.prompt_cache:
+        return PromptCache.load(Path(config.prompt_cache), *size)
+    if base and base.prompts:
+        return base.prompts
+    return PromptCache.empty_prompt_only(*size)
+
+
+def _first_difference(have: object, want: object) -> str:
+    """'name: is x, the config says y' for the first setting in which two cards differ."""
+    if have is None:
+        return "it has no transformer"
+    flat_have, flat_want = (flatten(settings.to_mapping(card)) for card in (have, want))
+    for name, value in flat_want.items():
+        if flat_have.get(name) != value:
+            return f"{name} is {flat_have.get(name)}, the config says {value}"
+    return ""
+
+
+def flatten(mapping: dict, prefix: str = "") -> dict[str, object]:
+    """Nested settings as one level of dotted names."""
+    flat: dict[str, object] = {}
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def normalised(vae: WanVAE, config: VAEConfig, clips: list[np.ndarray]) -> tuple[WanVAE, VAEConfig]:
+    """The same weights with each latent channel's mean and deviation over `clips` (bytes).
+
+    Wan's constants belong to Wan's weights; another VAE measures its own after its training.
+    """
+
+    @nnx.jit
+    def raw_mean(network: WanVAE, video: jax.Array) -> jax.Array:
+        return network.encode_moments(to_float(video))[0]
+
+    latents = [np.asarray(raw_mean(vae, jnp.asarray(clip)), np.float64) for clip in clips]
+    flat = np.concatenate([z.reshape(-1, z.shape[-1]) for z in latents])
+    mean, deviation = flat.mean(0), flat.std(0)
+    config = dataclasses.replace(
+        config,
+        mean=tuple(round(float(m), 6) for m in mean),
+        std=tuple(round(float(s), 6) for s in deviation),
+    )
+    graph, _ = nnx.split(nnx.eval_shape(lambda: WanVAE(config, rngs=nnx.Rngs(0))))
+    return nnx.merge(graph, nnx.state(vae)), config

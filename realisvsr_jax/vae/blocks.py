@@ -1,0 +1,146 @@
+"""Blocks of the causal VAE (Wan2.1 vae.py); every call is `(x, cache) -> (y, cache)`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax import lax
+
+from realisvsr_jax.vae.causal_conv import CausalConv, Features, join
+
+ATTENTION_CHUNK = 1024  # queries at a time, where a frame has more positions
+
+
+class Norm(nnx.Module):
+    """'rms': x / ‖x‖ · √C · gain over the channels of each position; 'none': the gain alone."""
+
+    def __init__(self, channels: int, kind: str):
+        if kind not in ("rms", "none"):
+            raise ValueError(f"unknown norm {kind!r}: rms or none")
+        self.gain = nnx.Param(jnp.ones(channels))
+        self.kind = kind
+
+    def __call__(self, x: Features) -> Features:
+        """Keeps the shape."""
+        if self.kind == "rms":
+            norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True))
+            x = x / jnp.maximum(norm, 1e-12) * x.shape[-1] ** 0.5
+        return x * self.gain[...]
+
+
+class ResidualBlock(nnx.Module):
+    """Two causal 3×3×3 convolutions beside a shortcut."""
+
+    def __init__(self, channels: int, out_channels: int, *, norm: str, conv: str, rngs: nnx.Rngs):
+        kernel = (3, 3, 3)
+        self.norm1 = Norm(channels, norm)
+        self.conv1 = CausalConv(channels, out_channels, kernel, rngs=rngs, implementation=conv)
+        self.norm2 = Norm(out_channels, norm)
+        # Without a norm, a block has to start as its shortcut for training to take off.
+        self.conv2 = CausalConv(
+            out_channels, out_channels, kernel, rngs=rngs, zero=norm == "none", implementation=conv
+        )
+        self.shortcut = (
+            CausalConv(channels, out_channels, (1, 1, 1), rngs=rngs, implementation=conv)
+            if channels != out_channels
+            else None
+        )
+
+    def __call__(self, x: Features, cache: Any = None) -> tuple[Features, Any]:
+        """(b, t, h, w, channels) to (…, out_channels)."""
+        first, second = cache or (None, None)
+        y, first = self.conv1(jax.nn.silu(self.norm1(x)), first)
+        y, second = self.conv2(jax.nn.silu(self.norm2(y)), second)
+        skip = x if self.shortcut is None else self.shortcut.valid(x)
+        return skip + y, (first, second)
+
+
+class FrameAttention(nnx.Module):
+    """One head over the h·w positions within each frame."""
+
+    def __init__(self, channels: int, *, norm: str, rngs: nnx.Rngs):
+        self.norm = Norm(channels, norm)
+        self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)
+        self.out = nnx.Linear(
+            channels, channels, kernel_init=nnx.initializers.zeros, rngs=rngs
+        )
+
+    def __call__(self, x: Features) -> Features:
+        """Keeps the shape."""
+        _, frames, height, _, _ = x.shape
+        tokens = rearrange(self.norm(x), "b t h w c -> (b t) (h w) c")
+        q, k, v = jnp.split(self.qkv(tokens), 3, axis=-1)
+        y = rearrange(
+            self.out(_attend(q, k, v)), "(b t) (h w) c -> b t h w c", t=frames, h=height
+        )
+        return x + y
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """softmax(q·kᵀ/√c)·v over axis 1, a chunk of queries at a time where there are many."""
+
+    def some(queries: jax.Array) -> jax.Array:
+        scores = jnp.einsum("bqc,bkc->bqk", queries, k) * q.shape[-1] ** -0.5
+        return jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores, axis=-1), v)
+
+    length = q.shape[1]
+    if length <= 2 * ATTENTION_CHUNK:
+        return some(q)
+    padded = jnp.pad(q, ((0, 0), (0, -length % ATTENTION_CHUNK), (0, 0)))
+    chunks = rearrange(padded, "b (m q) c -> m b q c", q=ATTENTION_CHUNK)
+    return rearrange(lax.map(some, chunks), "m b q c -> b (m q) c")[:, :length]
+
+
+class Downsample(nnx.Module):
+    """Halves height and width and, if `temporal`, time: a stream's first frame stays alone."""
+
+    def __init__(self, channels: int, *, temporal: bool, conv: str, rngs: nnx.Rngs):
+        self.space = CausalConv(channels, channels, (1, 3, 3), rngs=rngs, implementation=conv)
+        self.time = (
+            CausalConv(channels, channels, (3, 1, 1), rngs=rngs, implementation=conv)
+            if temporal
+            else None
+        )
+
+    def __call__(self, x: Features, cache: Any = None) -> tuple[Features, Any]:
+        """1 + 2k frames to 1 + k at the start of a stream, 2k to k after it."""
+        x = self.space.halve(x)
+        if self.time is None:
+            return x, ()
+        last = x[:, -1:]
+        if cache is not None:
+            return self.time.valid(join(cache, x, 1), time_stride=2), last
+        if x.shape[1] == 1:
+            return x, last
+        return jnp.concatenate([x[:, :1], self.time.valid(x, time_stride=2)], axis=1), last
+
+
+class Upsample(nnx.Module):
+    """Doubles height and width and, if `temporal`, time; halves the channels.
+
+    A stream's first frame is not doubled in time and never enters the cache: the frame after it
+    sees zeros.
+    """
+
+    def __init__(self, channels: int, *, temporal: bool, conv: str, rngs: nnx.Rngs):
+        self.time = (
+            CausalConv(channels, 2 * channels, (3, 1, 1), rngs=rngs, implementation=conv)
+            if temporal
+            else None
+        )
+        self.space = CausalConv(
+            channels, channels // 2, (1, 3, 3), rngs=rngs, implementation=conv
+        )
+
+    def __call__(self, x: Features, cache: Any = None) -> tuple[Features, Any]:
+        """1 + k frames to 1 + 2k at the start of a stream, k to 2k after it."""
+        new_cache: Any = ()
+        if self.time is not None:
+            first, rest = (x[:, :1], x[:, 1:]) if cache is None else (x[:, :0], x)
+            doubled, new_cache = self.time(rest, cache)
+            doubled = rearrange(doubled, "b t h w (two c) -> b (t two) h w c", two=2)
+            x = jnp.concatenate([first, doubled], axis=1)
+        x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
+        return self.space.valid(x), new_cache
