@@ -1,0 +1,255 @@
+"""Frames out of a video file, exact by counting in the order in which they are shown."""
+
+import bisect
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+
+from realisvsr_jax.errors import InputError
+from realisvsr_jax.video import folders
+from realisvsr_jax.video.color import to_rgb
+from realisvsr_jax.video.info import VideoInfo, describe, opened, start_of, video_stream
+from realisvsr_jax.video.truncation import refuse_truncated
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """Frames uint8 [T, H, W, 3] RGB, upright, and when each is shown, in seconds.
+
+    `start` is the number of the first frame in its file.
+    """
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    times: tuple[Fraction, ...]
+    info: VideoInfo
+    start: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameTable:
+    """Presentation timestamps of all frames in order, and of the keyframes.
+
+    `seekable` says that frames can be found by their timestamps: every packet has its own,
+    and nothing comes before the first keyframe.
+    """
+
+    pts: tuple[int, ...]
+    keys: tuple[int, ...]
+    seekable: bool
+
+
+def probe(path: PathLike, count: bool = False) -> VideoInfo:
+    """What a video file or a folder of frames is, from its header and its first frame.
+
+    With `count`, `num_frames` is always known, at the cost of reading the file through once.
+    Raises InputError for whatever is no readable video with at least one frame.
+    """
+    if Path(path).is_dir():
+        return folders.probe_frames(path)
+    with opened(path) as container:
+        stream = video_stream(container, path)
+        refuse_truncated(container, stream, path)
+        frame = next(_decoded(container, stream, path), None)
+        if frame is None:
+            raise InputError(f"{path} has no frames; name a video with pictures in it")
+        info = describe(container, stream, frame)
+    if count and info.num_frames is None:
+        info = dataclasses.replace(info, num_frames=count_frames(path))
+    return info
+
+
+def count_frames(path: PathLike) -> int:
+    """The exact number of frames; decodes only where timestamps are missing or doubtful."""
+    table = frame_table(path)
+    if table.seekable:
+        return len(table.pts)
+    with opened(path) as container:
+        stream = video_stream(container, path)
+        return sum(1 for _ in _decoded(container, stream, path))
+
+
+def read_video(
+    path: PathLike, start: int = 0, frames: int | None = None, *, threads: int = 0
+) -> Clip:
+    """Frames `start` … `start + frames` of a video file or a folder of frames.
+
+    Args:
+      start: the first frame, counted from 0.
+      frames: how many; fewer come back where the video ends earlier. None: to the end.
+      threads: of the decoder; 0 lets FFmpeg choose.
+
+    Raises InputError for an unreadable file and for a start beyond the end.
+    """
+    _refuse_range(start, frames)
+    if Path(path).is_dir():
+        pictures = folders.read_frames(path, start, frames)
+        info = folders.probe_frames(path)
+        shown = tuple((start + k) / info.rate for k in range(len(pictures)))
+        return Clip(pictures, shown, info, start)
+    info, stream = stream_video(path, start, frames, threads=threads)
+    arrays: list[Any] = []
+    times = []
+    for array, time in stream:
+        arrays.append(array)
+        times.append(time)
+    # Each frame is let go as it is copied, so that the clip is not in memory twice.
+    stacked = np.empty((len(arrays), *arrays[0].shape), np.uint8)
+    for k in range(len(arrays)):
+        stacked[k], arrays[k] = arrays[k], None
+    return Clip(stacked, tuple(times), info, start)
+
+
+def read_clip(path: PathLike, start: int, frames: int) -> Clip:
+    """Random access for training: exactly `frames` frames from `start`, on one thread.
+
+    Seeks to the keyframe before `start`; the table of timestamps behind that is kept for the
+    last 512 files of a process. Raises InputError where the video is too short.
+    """
+    clip = read_video(path, start, frames, threads=1)
+    if len(clip.frames) < frames:
+        raise InputError(
+            f"{path} has {start + len(clip.frames)} frames; {frames} from {start} on are too many"
+        )
+    return clip
+
+
+def stream_video(
+    path: PathLike, start: int = 0, frames: int | None = None, *, threads: int = 0
+) -> tuple[VideoInfo, Iterator[tuple[np.ndarray, Fraction]]]:
+    """`read_video` one frame at a time: the info and an iterator of (uint8 [H, W, 3], seconds).
+
+    The first frame is decoded before this returns, so that bad input is an error here. The
+    file closes when the iterator ends or is dropped.
+    """
+    _refuse_range(start, frames)
+    stream = _stream(Path(path), start, frames, threads)
+    info = next(stream)
+    assert isinstance(info, VideoInfo)
+    first = next(stream, None)
+    if first is None:
+        total = count_frames(path)
+        if not total:
+            raise InputError(f"{path} has no frames; name a video with pictures in it")
+        raise InputError(f"{path} has {total} frames; start {start} is beyond its end")
+    return info, itertools.chain((first,), stream)  # pyright: ignore
+
+
+def frame_table(path: PathLike) -> FrameTable:
+    """Timestamps of all frames of a file, from its packets, without decoding; cached."""
+    status = os.stat(path) if os.path.exists(path) else None
+    return _frame_table(str(path), status and (status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=512)
+def _frame_table(path: str, version: tuple[int, int] | None) -> FrameTable:
+    with opened(path) as container:
+        stream = video_stream(container, path)
+        packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
+    pts = [p.pts for p in packets if p.pts is not None]
+    if not pts or len(pts) < len(packets):
+        return FrameTable((), (), False)
+    seekable = packets[0].is_keyframe and pts[0] == min(pts) and len(set(pts)) == len(pts)
+    keys = sorted(stamp for packet, stamp in zip(packets, pts) if packet.is_keyframe)
+    return FrameTable(tuple(sorted(pts)), tuple(keys), seekable)
+
+
+def _stream(path: Path, start: int, frames: int | None, threads: int) -> Iterator[Any]:
+    """Yields the VideoInfo, then (frame, seconds) for each frame asked for."""
+    with opened(path) as container:
+        stream = video_stream(container, path)
+        refuse_truncated(container, stream, path)
+        stream.thread_type = "AUTO" if threads != 1 else "NONE"
+        stream.thread_count = threads
+        decoded, skip = _from(container, stream, path, start)
+        first = next(decoded, None)
+        if first is None:
+            raise InputError(f"{path} has no frames; name a video with pictures in it")
+        info = describe(container, stream, first)
+        yield info
+        decoded = itertools.chain((first,), decoded)
+        stop = None if frames is None else skip + frames
+        reformatter = VideoReformatter()
+        size, origin, clock = (first.width, first.height), start_of(container), _Clock(info.rate)
+        for k, frame in enumerate(itertools.islice(decoded, skip, stop), start):
+            if (frame.width, frame.height) != size:
+                raise InputError(
+                    f"{path}: frame {k} is {frame.width}×{frame.height}, the first "
+                    f"{size[0]}×{size[1]}; split the video where its size changes"
+                )
+            yield to_rgb(frame, reformatter), clock.time(frame, k, origin)
+
+
+class _Clock:
+    """Presentation times, strictly increasing; what a file leaves out follows its rate."""
+
+    def __init__(self, rate: Fraction):
+        self.step = 1 / rate
+        self.last: Fraction | None = None
+
+    def time(self, frame: Any, index: int, origin: Fraction) -> Fraction:
+        if frame.pts is not None:
+            time = frame.pts * frame.time_base - origin
+        else:
+            time = index * self.step if self.last is None else self.last + self.step
+        if self.last is not None and time <= self.last:
+            time = self.last + self.step
+        self.last = time
+        return time
+
+
+def _from(
+    container: InputContainer, stream: VideoStream, path: Path, start: int
+) -> tuple[Iterator[Any], int]:
+    """Decoded frames, and how many of them come before frame `start`.
+
+    Seeks where timestamps are beyond doubt and the seek lands where it must; else decodes
+    from the beginning.
+    """
+    table = frame_table(path) if start else FrameTable((), (), False)
+    if table.seekable and start < len(table.pts):
+        key = table.keys[bisect.bisect_right(table.keys, table.pts[start]) - 1]
+        first = bisect.bisect_left(table.pts, key)
+        if first:
+            container.seek(key, stream=stream)
+            decoded = _decoded(container, stream, path, first)
+            landed = next(decoded, None)
+            if landed is not None and landed.pts == key and not landed.is_corrupt:
+                return itertools.chain((landed,), decoded), start - first
+            container.seek(0, stream=stream)
+    return _decoded(container, stream, path), start
+
+
+def _decoded(
+    container: InputContainer, stream: VideoStream, path: PathLike, index: int = 0
+) -> Iterator[Any]:
+    """All frames in presentation order from where the container stands, at frame `index`."""
+    try:
+        for frame in container.decode(stream):
+            yield frame
+            index += 1
+    except (av.FFmpegError, OSError) as error:
+        total = stream.frames or "unknown"
+        raise InputError(
+            f"{path} is damaged: {index} of {total} frames could be read; copy or download it again"
+        ) from error
+
+
+def _refuse_range(start: int, frames: int | None) -> None:
+    if start < 0:
+        raise InputError(f"start {start} is negative; frames are counted from 0")
+    if frames is not None and frames < 1:
+        raise InputError(f"{frames} frames were asked for; ask for at least 1")
