@@ -16,15 +16,17 @@ def get_config() -> ml_collections.ConfigDict:
     """Wan's VAE at 1/6 of its width, without its norm (see VAEConfig)."""
     config = common.get_config()
     config.task = "vae"
-    config.steps = 3000
+    config.steps = 2000
     config.parameters = (".*",)
     config.accumulate = 1
     config.vae = ml_collections.ConfigDict(settings.to_mapping(TINY_VAE))
     config.data.sources = ("data/tiny/clips",)
     config.data.buckets = ((1, 96, 96), (5, 64, 64), (9, 64, 64), (17, 48, 48))
     config.data.batch_size = 4
+    config.precomputed = "data/tiny/pairs"
+    config.log.update(print_every=20, save_every=200, preview_every=200)
     with config.optimizer.unlocked():
         config.optimizer.update(
-            learning_rate=1.5e-3, schedule="cosine", warmup_steps=50, ema_decay=0.995
+            learning_rate=8e-4, schedule="cosine", warmup_steps=150, ema_decay=0.995
         )
     return config

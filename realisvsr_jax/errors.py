@@ -2,10 +2,32 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one clear line."""
+
+
+def run_flags(main: Callable[[], int | None], values: Any = None) -> int:
+    """Parses the command line with absl, then `report(main)`.
+
+    A flag that is unknown, misspelt or of a wrong type is one line as well. `values` are the
+    program's own FlagValues, where it does not use absl's global ones.
+    """
+    from absl import flags
+
+    try:
+        rest = (flags.FLAGS if values is None else values)(sys.argv)[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        # ml_collections names the nearest key itself, on a line of its own.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        sys.stderr.write(f"error: {' '.join(lines)}\n")
+        return 1
+    if rest:
+        sys.stderr.write(f"error: {rest[0]!r} is not expected; every option is a --flag\n")
+        return 1
+    return report(main)
 
 
 def report(main: Callable[[], int | None]) -> int:

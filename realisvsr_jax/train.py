@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from realisvsr_jax.errors import InputError, report
+from realisvsr_jax.errors import InputError, run_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as configs/tiny.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "RUN folder: checkpoints, losses, pictures.")
@@ -23,6 +23,7 @@ def main() -> None:
     if CONFIG.value is None or WORKDIR.value is None:
         raise InputError("give --config configs/NAME.py and --workdir RUN")
     from realisvsr_jax import settings
+    from realisvsr_jax.sampling.preview import preview_picture
     from realisvsr_jax.training import run
     from realisvsr_jax.training.settings import TrainingConfig
 
@@ -32,20 +33,14 @@ def main() -> None:
     config = settings.from_mapping(TrainingConfig, CONFIG.value.to_dict())
     if EXPORT.value and Path(EXPORT.value).exists():
         raise InputError(f"--export {EXPORT.value} exists; name a new folder")
-    digest = run.train(config, Path(WORKDIR.value), Path(EXPORT.value) if EXPORT.value else None)
+    export = Path(EXPORT.value) if EXPORT.value else None
+    digest = run.train(config, Path(WORKDIR.value), export, preview_picture)
     sys.stdout.write(f"state sha256 {digest}\n")
 
 
 def run() -> None:
     """The console script."""
-    try:
-        flags.FLAGS(sys.argv)
-    except (flags.Error, AttributeError, KeyError) as error:
-        # ml_collections names the nearest key itself, on a line of its own.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        sys.stderr.write(f"error: {' '.join(lines)}\n")
-        sys.exit(1)
-    sys.exit(report(main))
+    sys.exit(run_flags(main))
 
 
 if __name__ == "__main__":

@@ -6,15 +6,16 @@ renamed, so a shard that exists is whole, and making the rest goes on where it s
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from realisvsr_jax.data.pipeline import DataConfig, make_batches
 from realisvsr_jax.errors import InputError
 
 Arrays = Mapping[str, np.ndarray]
-PIXELS = ("gt", "lq")
 
 
 def shard_path(folder: str | Path, number: int) -> Path:
@@ -31,6 +32,52 @@ def write_shard(folder: str | Path, number: int, arrays: Arrays) -> None:
     for name, array in arrays.items():
         np.save(partial / f"{name}.npy", array)
     partial.rename(path)
+
+
+def make_shards(
+    folder: Path,
+    config: DataConfig,
+    clips: int,
+    shard_size: int,
+    transform: Callable[[dict[str, Any]], Arrays] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> None:
+    """Makes the shards of `folder` that are not there yet, `clips` pairs in all.
+
+    Pairs are those that `make_batches` gives to a run with this data section; `transform` turns a
+    batch into the arrays to store, which are its bytes where it is None. `progress` is given
+    the number of pairs each time some are done. Raises InputError for more than one bucket and
+    for numbers that the batch does not divide.
+    """
+    batch_size = config.batch_size
+    if len(config.buckets) != 1:
+        raise InputError("data.buckets must name one shape here; pairs of a shard have one size")
+    if shard_size % batch_size or clips % shard_size:
+        raise InputError(
+            f"{clips} pairs in shards of {shard_size} and batches of {batch_size}: each must "
+            "divide the one before"
+        )
+    steps = shard_size // batch_size
+    for number in range(clips // shard_size):
+        if shard_path(folder, number).exists():
+            _report(progress, shard_size)
+            continue
+        parts = []
+        for batch in make_batches(config, start_step=number * steps, num_steps=steps):
+            parts.append(transform(batch) if transform else _pixels(batch))
+            _report(progress, batch_size)
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        write_shard(folder, number, arrays)
+
+
+def _pixels(batch: dict[str, Any]) -> Arrays:
+    # Copies, since a worker process shares its memory with the batch only for a while.
+    return {name: np.array(batch[name]) for name in ("gt", "lq")}
+
+
+def _report(progress: Callable[[int], object] | None, clips: int) -> None:
+    if progress:
+        progress(clips)
 
 
 def open_shards(folder: str | Path) -> list[dict[str, np.ndarray]]:

@@ -8,7 +8,6 @@ there to be compared with scikit-image's `hog`.
 
 import dataclasses
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,9 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Latent
+from realisvsr_jax.errors import InputError
+
+VOTES = ("soft", "hard")
 
 _Pixels = Float[Array, "b t h w c"]
 _Cells = Float[Array, "bins b t rows cols c"]
@@ -24,14 +26,21 @@ _SMALLEST_SQUARE = 1e-30
 
 @dataclasses.dataclass(frozen=True)
 class HOGConfig:
-    """`bins` over 180°, `cell` in latent pixels, `block` in cells, `clip` and `eps` of L2-Hys."""
+    """`bins` over 180°, `cell` in latent pixels, `block` in cells, `clip` and `eps` of L2-Hys.
+
+    `votes` is "soft" or "hard"; anything else is an InputError.
+    """
 
     bins: int = 9
     cell: int = 8
     block: int = 3
     clip: float = 0.2
     eps: float = 1e-5
-    votes: Literal["soft", "hard"] = "soft"
+    votes: str = "soft"
+
+    def __post_init__(self) -> None:
+        if self.votes not in VOTES:
+            raise InputError(f"HOG votes are {self.votes!r}; known: {', '.join(VOTES)}")
 
 
 def hog(latent: Latent, config: HOGConfig = HOGConfig()) -> Float[Array, "b t rows cols c d"]:

@@ -7,7 +7,6 @@ depends on the clip, the time and the text alone.
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from flax.nnx import initializers
 from jaxtyping import Array, Float
@@ -80,7 +79,3 @@ class CPC(nnx.Module):
         x = x.astype(self.dit_config.residual_dtype)
         _, features = jax.lax.scan(rematerialised(step, self.dit_config.remat), x, layers)
         return features
-
-    def zero_features(self, tokens: Tokens) -> Float[Array, "m b l d"]:
-        """What a branch at its initialisation gives for tokens of this shape."""
-        return jnp.zeros((self.config.num_blocks, *tokens.shape), self.dit_config.dtype)

@@ -2,15 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import nnx
 
-from realisvsr_jax.data import precomputed
-from realisvsr_jax.data import pipeline
+from realisvsr_jax.data import pipeline, precomputed
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.evals.perceptual import load_lpips
 from realisvsr_jax.training import checkpoint, networks
@@ -33,11 +32,21 @@ log = logging.getLogger(__name__)
 STATISTICS_BATCHES = 16  # over which a new VAE's latent mean and deviation are measured
 
 
-def train(config: TrainingConfig, folder: Path, export: Path | None = None) -> str:
+# Draws what the averaged weights make of a batch: uint8 [H, W, 3].
+Preview = Callable[[Release, dict[str, np.ndarray]], np.ndarray]
+
+
+def train(
+    config: TrainingConfig,
+    folder: Path,
+    export: Path | None = None,
+    preview: Preview | None = None,
+) -> str:
     """Trains to `config.steps`, from the newest checkpoint if there is one.
 
-    Writes the averaged weights to the release folder `export` if given. Returns the state's
-    SHA-256. Raises InputError for settings or data that cannot be used.
+    Writes the averaged weights to the release folder `export` if given; `preview` draws the
+    pictures for TensorBoard. Returns the state's SHA-256. Raises InputError for settings or data
+    that cannot be used.
     """
     if config.data.batch_size % config.accumulate:
         raise InputError(
@@ -65,6 +74,9 @@ def train(config: TrainingConfig, folder: Path, export: Path | None = None) -> s
         )
         journal = Journal(folder, config.log, config.steps)
         callbacks: list[Callback] = [(config.log.save_every, checkpoints.save)]
+        if preview and config.log.preview_every:
+            show = _preview_callback(config, preview, journal, parts, release)
+            callbacks.append((config.log.preview_every, show))
         batches = make_data(config, release, int(state.step))
         state = run_steps(state, step_function, frozen, batches, journal, callbacks)
         checkpoints.save(state)
@@ -89,11 +101,25 @@ def _objective(config: TrainingConfig, parts: Partition, release: Release) -> tu
     return objective, {"network": parts.frozen, "vae": vae_state}
 
 
+def _preview_callback(
+    config: TrainingConfig, preview: Preview, journal: Journal, parts: Partition, release: Release
+) -> Callable[[TrainState], None]:
+    """Shows the run's first batch, restored by the averaged weights."""
+    alone = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=0))
+    batch = next(make_data(alone, release, 0, num_steps=1))
+
+    def show(state: TrainState) -> None:
+        picture = preview(_averaged(config, parts, state, release), batch)
+        journal.picture("input, result, ground truth", int(state.step), picture)
+
+    return show
+
+
 def make_data(
-    config: TrainingConfig, release: Release, start_step: int
+    config: TrainingConfig, release: Release, start_step: int, num_steps: int | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches for the steps that are left: clips, positions and, for restoration, text."""
-    steps = config.steps - start_step
+    steps = config.steps - start_step if num_steps is None else num_steps
     if config.precomputed:
         batches = precomputed.read_batches(
             config.precomputed,
@@ -105,31 +131,37 @@ def make_data(
         )
     else:
         batches = pipeline.make_batches(config.data, start_step=start_step, num_steps=steps)
+    size = config.data.batch_size
     for batch in batches:
-        captions = batch.pop("caption", None)
-        size = config.data.batch_size
-        arrays = {name: array for name, array in batch.items() if name != "index"}
+        captions = batch.get("caption") or [""] * size
+        arrays = {name: array for name, array in batch.items() if name not in ("caption", "index")}
         arrays["position"] = np.arange(size, dtype=np.uint32)
         if release.prompts is not None:
-            prompts = captions if config.captions and captions else [""] * size
+            prompts = captions if config.captions else [""] * size
             arrays["text"] = np.stack([release.prompts.lookup(prompt) for prompt in prompts])
         yield arrays
+
+
+def _averaged(
+    config: TrainingConfig, parts: Partition, state: TrainState, release: Release
+) -> Release:
+    """The release with the averaged weights in the place of those it started from."""
+    network = parts.merge(state.ema, parts.frozen)
+    if config.task == "vae":
+        return Release(release.card, network)
+    return Release(release.card, release.vae, network, release.prompts)
 
 
 def _export(
     config: TrainingConfig, folder: Path, parts: Partition, state: TrainState, release: Release
 ) -> None:
-    network = parts.merge(state.ema, parts.frozen)
-    card = release.card
+    release = _averaged(config, parts, state, release)
     if config.task == "vae":
-        batches = zip(range(STATISTICS_BATCHES), make_data(config, release, 0))
-        clips = [batch["gt"] for _, batch in batches]
-        vae, vae_config = networks.normalised(network, card.vae, clips)
-        card = dataclasses.replace(card, vae=vae_config, commit=checkpoint.commit())
-        release = Release(card, vae)
-    else:
-        card = dataclasses.replace(card, commit=checkpoint.commit())
-        release = Release(card, release.vae, network, release.prompts)
+        batches = make_data(config, release, 0, num_steps=STATISTICS_BATCHES)
+        vae, vae_config = networks.normalised(
+            release.vae, release.card.vae, [batch["gt"] for batch in batches]
+        )
+        release = Release(dataclasses.replace(release.card, vae=vae_config), vae)
+    release.card = dataclasses.replace(release.card, commit=checkpoint.commit())
     save_release(folder, release, model_dtype=config.release.model_dtype)
     log.info("wrote the release %s", folder)
-

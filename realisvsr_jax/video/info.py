@@ -17,7 +17,7 @@ from realisvsr_jax.errors import InputError
 from realisvsr_jax.video.headers import mp4_boxes
 
 # FFmpeg's messages would land on the user's terminal; what went wrong is in the exceptions.
-av.logging.set_level(av.logging.PANIC)
+av.logging.set_level(None)
 
 UNSPECIFIED = 2
 FOLDER_RATE = Fraction(25)

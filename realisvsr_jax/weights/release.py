@@ -23,6 +23,7 @@ from safetensors.flax import save_file
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.model.realisvsr import RealisVSR, RealisVSRConfig
+from realisvsr_jax.model.wan_dit import DTYPES
 from realisvsr_jax.sampling.solvers import SamplerConfig
 from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.vae.wan_vae import VAEConfig, WanVAE
@@ -30,7 +31,7 @@ from realisvsr_jax.vae.wan_vae import VAEConfig, WanVAE
 CARD, PROMPTS = "model.json", "prompts.safetensors"
 FORMAT = 1
 SHARD_BYTES = 4 << 30
-STACKED = "blocks"
+STACKED = (("dit", "blocks"), ("cpc", "blocks"), ("cpc", "out"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class ReleaseCard:
 
     vae: VAEConfig
     model: RealisVSRConfig | None = None
-    sampler: SamplerConfig = SamplerConfig()
+    sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     scale: int = 4
     tile: tuple[int, int, int] | None = None
     overlap: tuple[int, int, int] = (0, 0, 0)
@@ -71,11 +72,13 @@ def save_release(
 ) -> None:
     """Writes the folder under a temporary name, then renames it.
 
-    `model_dtype` is the stored type of the transformer's matrices, "float32" or "bfloat16";
-    the VAE and every vector stay float32. Raises InputError if `folder` exists and may not be
-    replaced.
+    `model_dtype` is the stored type of the transformer's kernels, "float32" or "bfloat16"; the
+    VAE, every vector and the modulation tables stay float32. Raises InputError for another
+    type, and if `folder` exists and may not be replaced.
     """
     folder = Path(folder)
+    if model_dtype not in DTYPES:
+        raise InputError(f"model_dtype is {model_dtype!r}; known: {', '.join(DTYPES)}")
     if folder.exists() and not overwrite:
         raise InputError(f"{folder} exists; name a new folder for the release")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -106,16 +109,26 @@ def load_card(folder: str | Path) -> ReleaseCard:
         mapping = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    if mapping.pop("format", None) != FORMAT:
+    if not isinstance(mapping, dict) or mapping.pop("format", None) != FORMAT:
         raise InputError(f"{path} is not of release format {FORMAT}")
-    return settings.from_mapping(ReleaseCard, mapping)
+    try:
+        return settings.from_mapping(ReleaseCard, mapping)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def load_vae(folder: str | Path) -> WanVAE:
+    """The VAE of a release folder alone; errors as in `load_release`."""
+    folder = Path(folder)
+    config = load_card(folder).vae
+    return build(lambda: WanVAE(config, rngs=nnx.Rngs(0)), _Tensors(folder, "vae"))
 
 
 def load_release(folder: str | Path) -> Release:
     """Loads a release folder; tensors that are missing, extra or misshapen are an InputError."""
     folder = Path(folder)
     card = load_card(folder)
-    vae = build(lambda: WanVAE(card.vae, rngs=nnx.Rngs(0)), _Tensors(folder, "vae"))
+    vae = load_vae(folder)
     if card.model is None:
         return Release(card, vae)
     config = card.model
@@ -129,9 +142,9 @@ def load_release(folder: str | Path) -> Release:
 
 
 def release_hash(folder: str | Path) -> str:
-    """SHA-256 over the names and contents of the release's files."""
+    """SHA-256 over the names and contents of the card and the tensors, and of nothing beside."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).iterdir()):
+    for path in sorted([*Path(folder).glob(CARD), *Path(folder).glob("*.safetensors")]):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(1 << 24):
@@ -163,12 +176,11 @@ def _gather(tensors: "_Tensors", path: tuple, shape: tuple[int, ...]) -> jax.Arr
 
 def _layer_names(path: tuple, leading: tuple[int, ...]) -> Iterator[str]:
     """The tensor names of one parameter: one, or one a layer if its blocks are stacked."""
-    cut = path.index(STACKED) + 1 if STACKED in path else 0
-    if not cut or isinstance(path[cut], int):
+    if path[:2] not in STACKED:
         yield _join(path)
         return
     for layer in range(leading[0]):
-        yield _join((*path[:cut], layer, *path[cut:]))
+        yield _join((*path[:2], layer, *path[2:]))
 
 
 def _join(path: tuple) -> str:
@@ -176,14 +188,14 @@ def _join(path: tuple) -> str:
 
 
 def _tensors(network: nnx.Module, dtype: str) -> dict[str, jax.Array]:
-    """Every tensor by name; those with two axes or more are stored as `dtype`."""
+    """Every tensor by name; kernels, the factors of matrix products, are stored as `dtype`."""
     tensors: dict[str, jax.Array] = {}
     for path, leaf in nnx.to_flat_state(nnx.state(network)):
         value = leaf[...]
         names = list(_layer_names(path, value.shape[:1]))
         layers = [value] if names == [_join(path)] else list(value)
         for name, layer in zip(names, layers, strict=True):
-            tensors[name] = layer.astype(dtype if layer.ndim > 1 else jnp.float32)
+            tensors[name] = layer.astype(dtype if path[-1] == "kernel" else jnp.float32)
     return tensors
 
 

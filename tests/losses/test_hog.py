@@ -7,6 +7,7 @@ import pytest
 from einops import rearrange
 from skimage.feature import hog as reference_hog
 
+from realisvsr_jax.errors import InputError
 from realisvsr_jax.losses.hog import HOGConfig, cell_histograms, hog, hog_loss
 
 HARD = HOGConfig(votes="hard")
@@ -146,3 +147,8 @@ def test_the_papers_480p_latent_compiles_once_and_has_finite_gradients():
         assert 0.0 < float(loss) <= 2.0
         assert np.isfinite(gradient).all()
     assert len(traces) == 1
+
+
+def test_unknown_votes_are_an_error():
+    with pytest.raises(InputError, match="'hrad'; known: soft, hard"):
+        HOGConfig(votes="hrad")

@@ -1,0 +1,10 @@
+"""Table 3, row 1: an ordinary ControlNet under plain rectified flow. Paper: SPMCS 26.54 dB."""
+
+from configs.ablations import cpc
+
+
+def get_config():
+    """The condition branch sees the noisy latent too."""
+    config = cpc.get_config()
+    config.model.cpc.inject_noisy_latent = True
+    return config

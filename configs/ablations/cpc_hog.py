@@ -1,0 +1,10 @@
+"""Table 3, row 4: CPC and HOG loss. Paper: SPMCS 27.33 dB."""
+
+from configs import wan13b
+
+
+def get_config():
+    """Without the wavelet term."""
+    config = wan13b.get_config()
+    config.loss.wavelet = 0.0
+    return config

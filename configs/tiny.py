@@ -1,0 +1,32 @@
+"""The model that ships: DiT and CPC of 2.5 M parameters, from scratch, on the tiny VAE.
+
+Command: python -m realisvsr_jax.train --config configs/tiny.py --workdir runs/tiny
+    --export runs/tiny_release
+Needs the latents of `make tiny-data tiny-vae tiny-latents`. Cost and scores: docs/tiny.md.
+"""
+
+import ml_collections
+
+from configs import tiny_vae
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Everything is trained: there is no prior to keep."""
+    config = tiny_vae.get_config()
+    config.task = "restoration"
+    config.steps = 6000
+    config.init_vae = "runs/tiny_vae_release"
+    config.precomputed = "data/tiny/latents"
+    config.parameters = (".*",)
+    config.captions = False
+    config.model.dit.update(
+        dim=128, ffn_dim=512, num_heads=4, num_layers=6, in_channels=8, out_channels=8
+    )
+    config.model.dit.update(text_dim=32, text_length=4, freq_dim=64)
+    config.model.cpc.num_blocks = 3
+    config.data.buckets = ((9, 96, 96),)
+    config.data.batch_size = 8
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=100, ema_decay=0.999)
+    config.sampler.update(solver="euler", steps=8)
+    config.release.update(tile=(9, 96, 96), overlap=(2, 32, 32))
+    return config
