@@ -95,7 +95,9 @@ class PairMaker:
                 "(frames, height, width); use larger clips or smaller buckets"
             )
         if len(kept) < len(clips):
-            log.info("bucket %s: %d of %d clips are smaller", bucket, len(clips) - len(kept), len(clips))
+            log.info(
+                "bucket %s: %d of %d clips are smaller", bucket, len(clips) - len(kept), len(clips)
+            )
         return kept
 
     def __call__(self, index: int) -> dict[str, Any]:
@@ -143,9 +145,7 @@ class PairMaker:
         )
         frames = sharpened(frames) if config.sharpen else frames
         cv2.setNumThreads(1)
-        lq = degrade_clip(
-            frames, rng, config.scale, config.degradation, lead=lead, margin=MARGIN
-        )
+        lq = degrade_clip(frames, rng, config.scale, config.degradation, lead=lead, margin=MARGIN)
         return frames[lead:], lq
 
 

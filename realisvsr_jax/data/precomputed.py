@@ -5,6 +5,7 @@ A folder of shards, each a folder of `.npy` files whose first axis is the clip: 
 renamed, so a shard that exists is whole, and making the rest goes on where it stopped.
 """
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,13 +58,17 @@ def make_shards(
             f"{clips} pairs in shards of {shard_size} and batches of {batch_size}: each must "
             "divide the one before"
         )
+    # Shards are made in order, so those that are there are the first ones.
+    done = sum(shard_path(folder, number).exists() for number in range(clips // shard_size))
+    _report(progress, done * shard_size)
     steps = shard_size // batch_size
-    for number in range(clips // shard_size):
-        if shard_path(folder, number).exists():
-            _report(progress, shard_size)
-            continue
+    left = clips // shard_size - done
+    if not left:
+        return
+    batches = make_batches(config, start_step=done * steps, num_steps=left * steps)
+    for number in range(done, done + left):
         parts = []
-        for batch in make_batches(config, start_step=number * steps, num_steps=steps):
+        for batch in itertools.islice(batches, steps):
             parts.append(transform(batch) if transform else _pixels(batch))
             _report(progress, batch_size)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -87,7 +92,9 @@ def open_shards(folder: str | Path) -> list[dict[str, np.ndarray]]:
         for shard in sorted(Path(folder).glob("shard-*"))
     ]
     if not shards:
-        raise InputError(f"{folder} has no shards; make them with python -m realisvsr_jax.precompute")
+        raise InputError(
+            f"{folder} has no shards; make them with python -m realisvsr_jax.precompute"
+        )
     return shards
 
 

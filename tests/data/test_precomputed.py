@@ -1,0 +1,93 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from realisvsr_jax.data.pipeline import DataConfig, make_batches
+from realisvsr_jax.data.precomputed import (
+    make_shards,
+    open_shards,
+    read_batches,
+    shard_path,
+    write_shard,
+)
+from realisvsr_jax.errors import InputError
+
+FOOTAGE = Path(__file__).parent.parent / "footage"
+CONFIG = DataConfig(sources=(str(FOOTAGE),), buckets=((3, 96, 96),), batch_size=2)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        lq = rng.integers(0, 256, (6, 4, 8, 8, 3), dtype=np.uint8)
+        write_shard(
+            tmp_path, number, {"gt": np.kron(lq, np.ones((1, 1, 4, 4, 1), np.uint8)), "lq": lq}
+        )
+    return tmp_path
+
+
+def test_shards_hold_what_a_run_would_have_been_given(tmp_path):
+    counted = []
+    make_shards(tmp_path, CONFIG, 8, 4, progress=counted.append)
+    wanted = list(make_batches(CONFIG, num_steps=4))
+    shards = open_shards(tmp_path)
+    assert len(shards) == 2
+    assert sum(counted) == 8
+    for name in ("gt", "lq"):
+        stored = np.concatenate([shard[name] for shard in shards])
+        np.testing.assert_array_equal(stored, np.concatenate([batch[name] for batch in wanted]))
+
+
+def test_making_goes_on_where_it_stopped(tmp_path):
+    make_shards(tmp_path, CONFIG, 8, 4)
+    last = shard_path(tmp_path, 1)
+    before = np.load(last / "lq.npy")
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    kept = shard_path(tmp_path, 0).stat().st_mtime_ns
+    make_shards(tmp_path, CONFIG, 8, 4)
+    np.testing.assert_array_equal(np.load(last / "lq.npy"), before)
+    assert shard_path(tmp_path, 0).stat().st_mtime_ns == kept
+
+
+def test_a_transform_replaces_the_pixels(tmp_path):
+    def means(batch):
+        return {"gt_latent": batch["gt"].mean((1, 2, 3)).astype(np.float16)}
+
+    make_shards(tmp_path, CONFIG, 4, 4, means)
+    (shard,) = open_shards(tmp_path)
+    assert shard["gt_latent"].shape == (4, 3)
+    assert shard["gt_latent"].dtype == np.float16
+
+
+def test_crops_keep_the_pair_aligned_and_a_step_is_its_own(pairs):
+    whole = list(read_batches(pairs, 3, [(2, 16, 16), (4, 8, 24)], seed=1, num_steps=6))
+    for batch in whole:
+        blown_up = np.kron(batch["lq"], np.ones((1, 1, 4, 4, 1), np.uint8))
+        np.testing.assert_array_equal(batch["gt"], blown_up)
+    assert {batch["gt"].shape for batch in whole} == {(3, 2, 16, 16, 3), (3, 4, 8, 24, 3)}
+    later = list(
+        read_batches(pairs, 3, [(2, 16, 16), (4, 8, 24)], seed=1, start_step=4, num_steps=2)
+    )
+    np.testing.assert_array_equal(later[1]["gt"], whole[5]["gt"])
+
+
+def test_what_cannot_be_read_is_one_clear_line(pairs, tmp_path):
+    with pytest.raises(InputError, match="has no shards; make them with"):
+        next(read_batches(tmp_path / "empty", 1, [(1, 8, 8)], seed=0))
+    with pytest.raises(InputError, match="a shard has 6 clips, the batch takes 7"):
+        next(read_batches(pairs, 7, [(1, 8, 8)], seed=0))
+    with pytest.raises(InputError, match="are smaller than bucket"):
+        next(read_batches(pairs, 2, [(5, 8, 8)], seed=0))
+
+
+def test_several_shapes_and_uneven_numbers_are_errors(tmp_path):
+    two = dataclasses.replace(CONFIG, buckets=((1, 96, 96), (3, 96, 96)))
+    with pytest.raises(InputError, match="must name one shape"):
+        make_shards(tmp_path, two, 8, 4)
+    with pytest.raises(InputError, match="8 pairs in shards of 3"):
+        make_shards(tmp_path, CONFIG, 8, 3)
