@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is minimised. Both functions see one micro-batch."""
 
