@@ -7,13 +7,13 @@ Paper's cost: 12K iterations, batch 8, on 8 H20 of 96 GB. Expected there: SPMCS 
 Not run to the end here: no accelerator and no Wan weights were at hand.
 """
 
-import ml_collections
+from typing import Any
 
 from configs import common
 from realisvsr_jax.data.buckets import buckets_480p
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Any:
     """49 frames, AdamW 1e-5, weight decay 1e-4, batch 8 by accumulation, HR loss (1, 2, 2, 2)."""
     config = common.get_config()
     config.init = "Wan-AI/Wan2.1-T2V-1.3B"

@@ -4,12 +4,12 @@ Command: python -m realisvsr_jax.train --config configs/wan14b.py --workdir runs
 Settings are those of the 1.3B. Not run to the end here (see wan13b.py).
 """
 
-import ml_collections
+from typing import Any
 
 from configs import wan13b
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Any:
     """`wan13b` with the 14B's width and depth."""
     config = wan13b.get_config()
     config.init = "Wan-AI/Wan2.1-T2V-14B"

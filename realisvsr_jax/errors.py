@@ -17,6 +17,8 @@ def run_flags(main: Callable[[], int | None], values: Any = None) -> int:
     """
     from absl import flags
 
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as with `python -m`: a configuration may import its neighbours
     try:
         rest = (flags.FLAGS if values is None else values)(sys.argv)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:

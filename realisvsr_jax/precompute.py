@@ -8,47 +8,57 @@ configuration reads them. The same command goes on where it was stopped.
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from realisvsr_jax.errors import InputError, run_flags
 
-FLAGS = flags.FLAGS
-CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as configs/tiny.py.")
-OUTPUT = flags.DEFINE_string("output", None, "Folder for the shards.")
-CLIPS = flags.DEFINE_integer("clips", 4096, "How many pairs.", 1)
-SHARD = flags.DEFINE_integer("shard", 256, "Pairs a shard.", 1)
-VAE = flags.DEFINE_string("vae", None, "A release; its VAE's latents are stored, not pixels.")
+FLAGS = flags.FlagValues()  # its own: other entry points have flags of the same names
+_here: dict[str, Any] = {"flag_values": FLAGS}
+config_flags.DEFINE_config_file("config", None, "Experiment, such as configs/tiny.py.", **_here)
+flags.DEFINE_string("output", None, "Folder for the shards.", **_here)
+flags.DEFINE_integer("clips", 4096, "How many pairs.", 1, **_here)
+flags.DEFINE_integer("shard", 256, "Pairs a shard.", 1, **_here)
+flags.DEFINE_string("pairs", None, "Take stored pairs from this folder, make none.", **_here)
+flags.DEFINE_string("vae", None, "A release; its VAE's latents are stored, not pixels.", **_here)
 
 
 def main() -> None:
     """Reads the flags, then makes the shards that are missing."""
-    if CONFIG.value is None or OUTPUT.value is None:
+    if FLAGS.config is None or FLAGS.output is None:
         raise InputError("give --config configs/NAME.py and --output FOLDER")
     from tqdm import tqdm
 
-    from realisvsr_jax import settings
     from realisvsr_jax.data import precomputed
-    from realisvsr_jax.training.settings import TrainingConfig
+    from realisvsr_jax.training.settings import from_flag
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    config = settings.from_mapping(TrainingConfig, CONFIG.value.to_dict())
-    transform = _latents_of(VAE.value) if VAE.value else None
-    bar = tqdm(total=CLIPS.value, desc=str(OUTPUT.value), unit="pair")
+    config = from_flag(FLAGS.config)
+    transform = _latents_of(FLAGS.vae) if FLAGS.vae else None
+    bar = tqdm(total=FLAGS.clips, desc=FLAGS.output, unit="pair")
     precomputed.make_shards(
-        Path(OUTPUT.value), config.data, CLIPS.value, SHARD.value, transform, bar.update
+        Path(FLAGS.output),
+        config.data,
+        FLAGS.clips,
+        FLAGS.shard,
+        transform,
+        bar.update,
+        FLAGS.pairs,
     )
     bar.close()
 
 
-def _latents_of(release: str):
+def _latents_of(release: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A function from a batch of byte pairs to their latents, in float16."""
     import jax
     import numpy as np
     from flax import nnx
 
+    from realisvsr_jax.data import precomputed
     from realisvsr_jax.training.networks import release_folder
     from realisvsr_jax.training.objectives import enlarged, to_float
     from realisvsr_jax.weights.release import load_vae
@@ -56,20 +66,22 @@ def _latents_of(release: str):
     graph, state = nnx.split(load_vae(release_folder(release)))
 
     @jax.jit
-    def encode(batch):
+    def encode(batch: dict[str, Any]) -> tuple[Any, Any]:
         vae = nnx.merge(graph, state)
         return vae.encode(to_float(batch["gt"])), vae.encode(enlarged(batch))
 
-    def transform(batch):
-        gt, lq = encode(batch)
-        return {"gt_latent": np.float16(gt), "lq_latent": np.float16(lq)}
+    def transform(batch: dict[str, Any]) -> dict[str, Any]:
+        gt, lq = encode({name: batch[name] for name in precomputed.PIXELS})
+        return dict(
+            zip(precomputed.LATENTS, (np.asarray(gt, np.float16), np.asarray(lq, np.float16)))
+        )
 
     return transform
 
 
 def run() -> None:
     """The console script."""
-    sys.exit(run_flags(main))
+    sys.exit(run_flags(main, FLAGS))
 
 
 if __name__ == "__main__":

@@ -64,5 +64,7 @@ def test_ablations_differ_from_the_main_model_in_what_they_name_alone():
 
 
 def test_a_misspelt_key_names_the_nearest():
-    with pytest.raises(InputError, match=r"'optimizer\.learning_rat'; did you mean 'learning_rate'"):
+    with pytest.raises(
+        InputError, match=r"'optimizer\.learning_rat'; did you mean 'learning_rate'"
+    ):
         settings.from_mapping(TrainingConfig, {"optimizer": {"learning_rat": 1.0}})

@@ -4,10 +4,12 @@ Command: python -m realisvsr_jax.train --config configs/ablations/wavelet_weight
 Paper: SPMCS 26.08, 26.67, 27.24, 26.19 dB. A weight of 1 is the plain flow loss, twice.
 """
 
+from typing import Any
+
 from configs.ablations import cpc_wavelet
 
 
-def get_config(high: str = "2.0"):
+def get_config(high: str = "2.0") -> Any:
     """`high` stands behind the colon of the file's name."""
     config = cpc_wavelet.get_config()
     config.loss.wavelet_weights = (1.0, *(float(high),) * 3)

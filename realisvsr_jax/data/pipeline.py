@@ -106,16 +106,18 @@ class PairMaker:
         number, earlier = bucket_at(step, len(self.config.buckets), self.config.seed)
         clips, bucket = self.by_bucket[number], self.config.buckets[number]
         position = earlier * self.config.batch_size + place
+        error = None
         for attempt in range(ATTEMPTS):
             clip = clips[self._choice(len(clips), number, position, int(index), attempt)]
             rng = np.random.default_rng([self.config.seed, _CROP, int(index), attempt])
             try:
                 gt, lq = self._pair(clip, bucket, rng)
-            except InputError as error:
-                log.warning("pair %d: clip replaced: %s", index, error)
+            except InputError as reason:
+                log.warning("pair %d: clip replaced: %s", index, reason)
+                error = reason
                 continue
             return {"gt": gt, "lq": lq, "caption": clip.caption, "index": np.int64(index)}
-        raise InputError(f"{ATTEMPTS} clips in a row cannot be read, the last: {clip.path}")
+        raise InputError(f"{ATTEMPTS} clips in a row cannot be read, the last: {error}")
 
     def _choice(self, count: int, bucket: int, position: int, index: int, attempt: int) -> int:
         """Every clip once an epoch, in an order of its own; a replacement is drawn anew."""

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from realisvsr_jax.data.buckets import Bucket
 from realisvsr_jax.data.pipeline import DataConfig, make_batches
 from realisvsr_jax.errors import InputError
 
 Arrays = Mapping[str, np.ndarray]
+PIXELS, LATENTS = ("gt", "lq"), ("gt_latent", "lq_latent")
 
 
 def shard_path(folder: str | Path, number: int) -> Path:
@@ -42,13 +44,15 @@ def make_shards(
     shard_size: int,
     transform: Callable[[dict[str, Any]], Arrays] | None = None,
     progress: Callable[[int], object] | None = None,
+    pairs: str | Path | None = None,
 ) -> None:
     """Makes the shards of `folder` that are not there yet, `clips` pairs in all.
 
-    Pairs are those that `make_batches` gives to a run with this data section; `transform` turns a
-    batch into the arrays to store, which are its bytes where it is None. `progress` is given
-    the number of pairs each time some are done. Raises InputError for more than one bucket and
-    for numbers that the batch does not divide.
+    Pairs are those that `make_batches` gives to a run with this data section, or the beginnings
+    (in time, height and width) of those stored in the folder `pairs`; `transform` turns a batch
+    into the arrays to store, which are its bytes where it is None. `progress` is given the
+    number of pairs each time some are done. Raises InputError for more than one bucket, for
+    numbers that the batch does not divide, and for too few or too small stored pairs.
     """
     batch_size = config.batch_size
     if len(config.buckets) != 1:
@@ -60,12 +64,15 @@ def make_shards(
         )
     # Shards are made in order, so those that are there are the first ones.
     done = sum(shard_path(folder, number).exists() for number in range(clips // shard_size))
-    _report(progress, done * shard_size)
-    steps = shard_size // batch_size
     left = clips // shard_size - done
+    _report(progress, done * shard_size)
     if not left:
         return
-    batches = make_batches(config, start_step=done * steps, num_steps=left * steps)
+    steps = shard_size // batch_size
+    if pairs is None:
+        batches = make_batches(config, start_step=done * steps, num_steps=left * steps)
+    else:
+        batches = _stored(pairs, config, range(done * steps, (done + left) * steps))
     for number in range(done, done + left):
         parts = []
         for batch in itertools.islice(batches, steps):
@@ -75,9 +82,34 @@ def make_shards(
         write_shard(folder, number, arrays)
 
 
+def _stored(
+    folder: str | Path, config: DataConfig, steps: range
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of stored pairs in their order, cut to the bucket."""
+    shards = open_shards(folder)
+    size = len(shards[0]["gt"])
+    frames, height, width = config.buckets[0]
+    if any(have < want for have, want in zip(shards[0]["gt"].shape[1:4], config.buckets[0])):
+        raise InputError(
+            f"{folder}: pairs of {shards[0]['gt'].shape[1:4]} are smaller than bucket "
+            f"{config.buckets[0]}"
+        )
+    if len(shards) * size < steps.stop * config.batch_size or size % config.batch_size:
+        raise InputError(
+            f"{folder} has {len(shards)} shards of {size} pairs; {steps.stop} batches of "
+            f"{config.batch_size} were asked for"
+        )
+    for step in steps:
+        number, first = divmod(step * config.batch_size, size)
+        rows = slice(first, first + config.batch_size)
+        gt, lq = (shards[number][name][rows, :frames] for name in ("gt", "lq"))
+        small = (height // config.scale, width // config.scale)
+        yield {"gt": gt[:, :, :height, :width], "lq": lq[:, :, : small[0], : small[1]]}
+
+
 def _pixels(batch: dict[str, Any]) -> Arrays:
     # Copies, since a worker process shares its memory with the batch only for a while.
-    return {name: np.array(batch[name]) for name in ("gt", "lq")}
+    return {name: np.array(batch[name]) for name in PIXELS}
 
 
 def _report(progress: Callable[[int], object] | None, clips: int) -> None:
@@ -101,56 +133,60 @@ def open_shards(folder: str | Path) -> list[dict[str, np.ndarray]]:
 def read_batches(
     folder: str | Path,
     batch_size: int,
-    buckets: Sequence[tuple[int, int, int]],
+    buckets: Sequence[Bucket],
     *,
+    latent_buckets: Sequence[Bucket],
     seed: int,
     start_step: int = 0,
     num_steps: int | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches for steps start_step, start_step + 1, …; each a pure function of (seed, step).
 
-    Clips are drawn with replacement between steps, without within one. Pixels are cropped, at
-    random and in space and time, to the step's bucket (T, H, W), a multiple of the scale; latents
-    are taken as they are. Raises InputError where a shard is smaller than the bucket or the batch.
+    Clips are drawn with replacement between steps, without within one. Pairs are cropped, at
+    random and in space and time, to the step's bucket: pixels to one of `buckets` (T, H, W),
+    which the scale divides, latents to one of `latent_buckets` (t, h, w). Raises InputError
+    where a shard is smaller than the bucket or the batch.
     """
     shards = open_shards(folder)
+    names, buckets = (PIXELS, buckets) if "gt" in shards[0] else (LATENTS, latent_buckets)
     step = start_step
     while num_steps is None or step < start_step + num_steps:
         rng = np.random.default_rng([seed, step])
-        shard = shards[rng.integers(len(shards))]
+        shard = shards[int(rng.integers(len(shards)))]
         clips = len(next(iter(shard.values())))
         if clips < batch_size:
             raise InputError(f"{folder}: a shard has {clips} clips, the batch takes {batch_size}")
         rows = np.sort(rng.choice(clips, batch_size, replace=False))
-        bucket = buckets[rng.integers(len(buckets))]
-        if "gt" in shard:
-            yield _cropped(shard, rows, bucket, rng, folder)
-        else:
-            yield {name: array[rows].astype(np.float32) for name, array in shard.items()}
+        bucket = buckets[int(rng.integers(len(buckets)))]
+        batch = _cropped([shard[name] for name in names], rows, bucket, rng, folder)
+        yield dict(zip(names, batch))
         step += 1
 
 
 def _cropped(
-    shard: Arrays,
+    pair: Sequence[np.ndarray],
     rows: np.ndarray,
-    bucket: tuple[int, int, int],
+    bucket: Bucket,
     rng: np.random.Generator,
     folder: str | Path,
-) -> dict[str, np.ndarray]:
+) -> list[np.ndarray]:
     """`rows` of both arrays, each clip at a random place that keeps the pair aligned."""
-    gt, lq = shard["gt"], shard["lq"]
+    gt, lq = pair
     scale = gt.shape[2] // lq.shape[2]
-    room = np.array(gt.shape[1:4]) - bucket
+    room = np.array(gt.shape[1:4], int) - bucket
     if (room < 0).any():
         raise InputError(f"{folder}: pairs of {gt.shape[1:4]} are smaller than bucket {bucket}")
-    grain = np.array([1, scale, scale])
-    batch: dict[str, list[np.ndarray]] = {"gt": [], "lq": []}
+    grain = np.array([1, scale, scale], int)
+    crops: tuple[list, list] = ([], [])
     for row in rows:
-        start = rng.integers(room // grain + 1) * grain
-        size = np.array(bucket)
-        batch["gt"].append(gt[row][_box(start, size)])
-        batch["lq"].append(lq[row][_box(start // grain, size // grain)])
-    return {name: np.stack(clips) for name, clips in batch.items()}
+        start = np.array([rng.integers(1 + n) for n in room // grain]) * grain
+        crops[0].append(gt[row][_box(start, np.array(bucket))])
+        crops[1].append(lq[row][_box(start // grain, np.array(bucket) // grain)])
+    return [_full_width(np.stack(crop)) for crop in crops]
+
+
+def _full_width(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _box(start: np.ndarray, size: np.ndarray) -> tuple[slice, ...]:

@@ -140,6 +140,7 @@ def load_run(folder: str | Path) -> Release:
     checkpoints = Checkpoints(folder / "checkpoints", config.log.keep)
     if checkpoints.latest_step() is None:
         raise InputError(f"{folder} has no checkpoint yet")
+    assert release.model is not None
     parts, params = partition(release.model, config.parameters)
     state = checkpoints.restore(init_state(params, make_optimizer(config.optimizer, config.steps)))
     checkpoints.close()

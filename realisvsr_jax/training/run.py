@@ -125,6 +125,7 @@ def make_data(
             config.precomputed,
             config.data.batch_size,
             config.data.buckets,
+            latent_buckets=[release.card.vae.latent_size(b) for b in config.data.buckets],
             seed=config.seed,
             start_step=start_step,
             num_steps=steps,

@@ -5,8 +5,11 @@ entry point and nowhere else.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from realisvsr_jax import settings
 from realisvsr_jax.data.pipeline import DataConfig
+from realisvsr_jax.errors import InputError
 from realisvsr_jax.losses.hr import HRLossConfig
 from realisvsr_jax.model.realisvsr import RealisVSRConfig
 from realisvsr_jax.sampling.solvers import SamplerConfig
@@ -99,3 +102,17 @@ class TrainingConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+
+def from_flag(value: Any) -> TrainingConfig:
+    """The experiment that a `--config` flag holds, a ConfigDict.
+
+    Raises InputError for a file that could not be read and for a setting that is unknown.
+    """
+    try:
+        mapping = value.to_dict()
+    except OSError as error:
+        # ml_collections keeps the reason until the first access, on several lines.
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"--config: {reason}") from error
+    return settings.from_mapping(TrainingConfig, mapping)

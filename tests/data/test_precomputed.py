@@ -15,6 +15,7 @@ from realisvsr_jax.data.precomputed import (
 from realisvsr_jax.errors import InputError
 
 FOOTAGE = Path(__file__).parent.parent / "footage"
+TWO = [(2, 16, 16), (4, 8, 24)]
 CONFIG = DataConfig(sources=(str(FOOTAGE),), buckets=((3, 96, 96),), batch_size=2)
 
 
@@ -65,24 +66,22 @@ def test_a_transform_replaces_the_pixels(tmp_path):
 
 
 def test_crops_keep_the_pair_aligned_and_a_step_is_its_own(pairs):
-    whole = list(read_batches(pairs, 3, [(2, 16, 16), (4, 8, 24)], seed=1, num_steps=6))
+    whole = list(read_batches(pairs, 3, TWO, latent_buckets=[], seed=1, num_steps=6))
     for batch in whole:
         blown_up = np.kron(batch["lq"], np.ones((1, 1, 4, 4, 1), np.uint8))
         np.testing.assert_array_equal(batch["gt"], blown_up)
     assert {batch["gt"].shape for batch in whole} == {(3, 2, 16, 16, 3), (3, 4, 8, 24, 3)}
-    later = list(
-        read_batches(pairs, 3, [(2, 16, 16), (4, 8, 24)], seed=1, start_step=4, num_steps=2)
-    )
+    later = list(read_batches(pairs, 3, TWO, latent_buckets=[], seed=1, start_step=4, num_steps=2))
     np.testing.assert_array_equal(later[1]["gt"], whole[5]["gt"])
 
 
 def test_what_cannot_be_read_is_one_clear_line(pairs, tmp_path):
     with pytest.raises(InputError, match="has no shards; make them with"):
-        next(read_batches(tmp_path / "empty", 1, [(1, 8, 8)], seed=0))
+        next(read_batches(tmp_path / "empty", 1, [(1, 8, 8)], latent_buckets=[], seed=0))
     with pytest.raises(InputError, match="a shard has 6 clips, the batch takes 7"):
-        next(read_batches(pairs, 7, [(1, 8, 8)], seed=0))
+        next(read_batches(pairs, 7, [(1, 8, 8)], latent_buckets=[], seed=0))
     with pytest.raises(InputError, match="are smaller than bucket"):
-        next(read_batches(pairs, 2, [(5, 8, 8)], seed=0))
+        next(read_batches(pairs, 2, [(5, 8, 8)], latent_buckets=[], seed=0))
 
 
 def test_several_shapes_and_uneven_numbers_are_errors(tmp_path):
@@ -91,3 +90,25 @@ def test_several_shapes_and_uneven_numbers_are_errors(tmp_path):
         make_shards(tmp_path, two, 8, 4)
     with pytest.raises(InputError, match="8 pairs in shards of 3"):
         make_shards(tmp_path, CONFIG, 8, 3)
+
+
+def test_latents_are_cropped_together_and_come_in_float32(tmp_path):
+    gt = np.random.default_rng(0).normal(size=(4, 5, 8, 8, 2)).astype(np.float16)
+    write_shard(tmp_path, 0, {"gt_latent": gt, "lq_latent": -gt})
+    for batch in read_batches(tmp_path, 2, [], latent_buckets=[(3, 6, 4)], seed=0, num_steps=4):
+        assert batch["gt_latent"].shape == (2, 3, 6, 4, 2)
+        assert batch["gt_latent"].dtype == np.float32
+        np.testing.assert_array_equal(batch["gt_latent"], -batch["lq_latent"])
+
+
+def test_stored_pairs_are_taken_in_their_order_and_cut(pairs, tmp_path):
+    config = DataConfig(buckets=((2, 16, 8),), batch_size=2)
+    make_shards(tmp_path / "cut", config, 12, 6, pairs=pairs)
+    whole, cut = open_shards(pairs), open_shards(tmp_path / "cut")
+    np.testing.assert_array_equal(cut[1]["gt"], whole[1]["gt"][:, :2, :16, :8])
+    np.testing.assert_array_equal(cut[1]["lq"], whole[1]["lq"][:, :2, :4, :2])
+    with pytest.raises(InputError, match="has 2 shards of 6 pairs; 12 batches of 2"):
+        make_shards(tmp_path / "more", config, 24, 6, pairs=pairs)
+    large = dataclasses.replace(config, buckets=((2, 64, 64),))
+    with pytest.raises(InputError, match="are smaller than bucket"):
+        make_shards(tmp_path / "large", large, 12, 6, pairs=pairs)

@@ -107,8 +107,8 @@ def test_only_what_is_named_is_trained(finished):
 
 
 def test_other_settings_on_the_same_folder_are_refused(finished):
+    optimizer = dataclasses.replace(config_of().optimizer, weight_decay=0.5)
     with pytest.raises(InputError, match=r"started with optimizer\.weight_decay = 0.0001, now"):
-        optimizer = dataclasses.replace(config_of().optimizer, weight_decay=0.5)
         run.train(config_of(optimizer=optimizer), finished[0])
 
 

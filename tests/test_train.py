@@ -1,0 +1,80 @@
+"""The entry point, as its user sees it."""
+
+import sys
+
+import pytest
+
+from realisvsr_jax import errors, train
+
+SMOKE = ("--config", "configs/smoke.py")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `train` with arguments in this process: (exit status, stdout, stderr)."""
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+        for name in list(train.FLAGS):
+            train.FLAGS[name].unparse()
+        with pytest.raises(SystemExit) as ended:
+            train.run()
+        out = capsys.readouterr()
+        return ended.value.code, out.out, out.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give --config configs/NAME.py and --workdir RUN"),
+        (("--config", "configs/smok.py"), "smok.py"),
+        ((*SMOKE, "--wrokdir", "x"), "Unknown command line flag 'wrokdir'. Did you mean: workdir"),
+        ((*SMOKE, "--config.loss.wavelet_weight=(1,2,2,2)"), "wavelet_weights"),
+        ((*SMOKE, "--config.steps=many"), "many"),
+        ((*SMOKE, "extra"), "'extra' is not expected"),
+    ],
+)
+def test_bad_arguments_are_one_line(command, arguments, message, tmp_path):
+    if "--wrokdir" not in arguments and arguments:
+        arguments = (*arguments, "--workdir", tmp_path / "run")
+    status, out, err = command(*arguments)
+    assert status == 1
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_export_that_exists_is_refused_before_training(command, tmp_path):
+    status, _, err = command(*SMOKE, "--workdir", tmp_path / "run", "--export", tmp_path)
+    assert status == 1
+    assert "exists; name a new folder" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_overrides_reach_training_and_the_hash_is_the_last_line(command, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "realisvsr_jax.training.run.train", lambda config, *rest: seen.append(config) or "ab12"
+    )
+    status, out, _ = command(
+        *SMOKE,
+        *("--workdir", tmp_path / "run", "--config.optimizer.learning_rate=0.5"),
+        "--config.loss.wavelet_weights=(1.0, 3.0, 3.0, 3.0)",
+    )
+    assert status == 0
+    assert out == "state sha256 ab12\n"
+    assert seen[0].optimizer.learning_rate == 0.5
+    assert seen[0].loss.wavelet_weights == (1.0, 3.0, 3.0, 3.0)
+
+
+def test_a_report_is_one_line(capsys):
+    def fails():
+        raise errors.InputError("clip.mp4: no such file; check the path")
+
+    assert errors.report(fails) == 1
+    assert capsys.readouterr().err == "error: clip.mp4: no such file; check the path\n"
