@@ -60,7 +60,7 @@ tiny-vae: tiny-data
 
 tiny-latents: tiny-vae
 	$(BIN)/python -m realisvsr_jax.precompute --config configs/tiny.py --output data/tiny/latents \
-	    --clips 3072 --shard 128 --pairs data/tiny/pairs --vae runs/tiny_vae_release \
+	    --clips 2048 --shard 128 --pairs data/tiny/pairs --vae runs/tiny_vae_release \
 	    '--config.data.buckets=((9, 128, 128),)'
 
 tiny-model: tiny-latents
