@@ -13,10 +13,11 @@ T = TypeVar("T")
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
-    """Builds the dataclass `cls` from a (nested) mapping, a ConfigDict or parsed JSON.
+    """Builds the dataclass `cls` from a (nested) mapping: parsed JSON, or a ConfigDict's dict.
 
     Lists become tuples where the field is a tuple. `where` is the dotted path of the
-    mapping, for messages. Raises InputError for a key that `cls` does not have.
+    mapping, for messages. Raises InputError for a key that `cls` does not have, a value of
+    another kind (nested, list, length), and whatever `cls` itself refuses.
     """
     hints = typing.get_type_hints(cls)
     known = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore
@@ -30,6 +31,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
         return cls(**values)
     except TypeError as error:
         raise InputError(f"incomplete settings {where or cls.__name__!r}: {error}") from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def nearest(key: str, known: typing.Iterable[str]) -> str:
@@ -45,17 +48,25 @@ def to_mapping(settings: Any) -> dict[str, Any]:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    if dataclasses.is_dataclass(value):
+        return value
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{path!r} takes a group of settings, not {value!r}")
         return from_mapping(hint, value, path)  # pyright: ignore
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         options = [h for h in typing.get_args(hint) if h is not type(None)]
         return None if value is None else _convert(options[0], value, path)
-    if origin is tuple and isinstance(value, list | tuple):
+    if origin is tuple:
         args = typing.get_args(hint)
-        inner = args[0] if args and args[-1] is Ellipsis else None
-        items = zip(args, value) if inner is None else ((inner, item) for item in value)
-        return tuple(_convert(h, item, path) for h, item in items)
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{path!r} takes a list of values, not {value!r}")
+        if args[-1] is Ellipsis:
+            args = (args[0],) * len(value)
+        if len(args) != len(value):
+            raise InputError(f"{path!r} takes {len(args)} values, {len(value)} are given: {value}")
+        return tuple(_convert(h, item, path) for h, item in zip(args, value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return value

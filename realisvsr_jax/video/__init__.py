@@ -14,10 +14,13 @@ from realisvsr_jax.video.reading import (
     read_video,
     stream_video,
 )
+from realisvsr_jax.video.writing import VideoWriter, check_output, write_video
 
 __all__ = [
     "Clip",
     "VideoInfo",
+    "VideoWriter",
+    "check_output",
     "count_frames",
     "list_frames",
     "probe",
@@ -25,4 +28,5 @@ __all__ = [
     "read_frames",
     "read_video",
     "stream_video",
+    "write_video",
 ]
