@@ -13,14 +13,19 @@ def run_flags(main: Callable[[], int | None], values: Any = None) -> int:
     """Parses the command line with absl, then `report(main)`.
 
     A flag that is unknown, misspelt or of a wrong type is one line as well. `values` are the
-    program's own FlagValues, where it does not use absl's global ones.
+    program's own FlagValues, where it does not use absl's global ones. `--help` lists them.
     """
     from absl import flags
 
+    values = flags.FLAGS if values is None else values
+    if "--help" in sys.argv[1:]:
+        about = sys.modules[main.__module__].__doc__
+        sys.stdout.write(f"{about}\n{values.get_help(include_special_flags=False)}\n")
+        return 0
     if "" not in sys.path:
         sys.path.insert(0, "")  # as with `python -m`: a configuration may import its neighbours
     try:
-        rest = (flags.FLAGS if values is None else values)(sys.argv)[1:]
+        rest = values(sys.argv)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # ml_collections names the nearest key itself, on a line of its own.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -7,3 +7,58 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from jaxtyping import install_import_hook
 
 install_import_hook("realisvsr_jax", "beartype.beartype")
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_release(tmp_path_factory):
+    """The folder of a release with random weights: 4× in space, 2× in time, patch (1, 2, 2).
+
+    Its prompts are '' and 'sharp'; its control branch is not the zero of a new one.
+    """
+    import dataclasses
+
+    import numpy as np
+    from flax import nnx
+    from random_networks import drawn, random
+
+    from realisvsr_jax.model.cpc import CPCConfig
+    from realisvsr_jax.model.realisvsr import RealisVSR, RealisVSRConfig
+    from realisvsr_jax.model.wan_dit import DiTConfig
+    from realisvsr_jax.sampling.solvers import SamplerConfig
+    from realisvsr_jax.text.prompt_cache import PromptCache
+    from realisvsr_jax.vae.wan_vae import TINY_VAE, WanVAE
+    from realisvsr_jax.weights.release import Release, ReleaseCard, save_release
+
+    vae = dataclasses.replace(
+        TINY_VAE,
+        base_dim=4,
+        multipliers=(1, 2, 2),
+        decoder_blocks=1,
+        z_dim=4,
+        mean=(0.1, -0.2, 0.0, 0.3),
+        std=(1.1, 0.9, 1.0, 1.2),
+    )
+    dit = DiTConfig(
+        dim=32,
+        ffn_dim=64,
+        num_heads=2,
+        num_layers=2,
+        in_channels=4,
+        out_channels=4,
+        text_dim=8,
+        text_length=4,
+        freq_dim=32,
+    )
+    config = RealisVSRConfig(dit, CPCConfig(num_blocks=1))
+    states = {"": np.zeros((1, 8), np.float32), "sharp": np.asarray(random(3, 8))}
+    release = Release(
+        ReleaseCard(vae, config, SamplerConfig(steps=2)),
+        drawn(lambda: WanVAE(vae, rngs=nnx.Rngs(0))),
+        drawn(lambda: RealisVSR(config, rngs=nnx.Rngs(0))),
+        PromptCache(states, 4, 8),
+    )
+    folder = tmp_path_factory.mktemp("release") / "tiny"
+    save_release(folder, release)
+    return folder

@@ -1,0 +1,285 @@
+"""Restores a clip: bicubic to the target size, VAE, sampling, VAE, colours, exact crop.
+
+The clip passes through the VAE as a stream, one latent frame at a time, so that on the device
+only its latents are ever whole. Each program is compiled once a size of frames.
+"""
+
+import dataclasses
+import logging
+import math
+import numbers
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from realisvsr_jax.axes import Latent, TextStates, Video
+from realisvsr_jax.errors import InputError
+from realisvsr_jax.sampling.color import METHODS
+from realisvsr_jax.sampling.denoise import make_velocity
+from realisvsr_jax.sampling.frames import (
+    Frames,
+    Geometry,
+    check_frames,
+    enlarge,
+    finish,
+    plan_geometry,
+    take,
+)
+from realisvsr_jax.sampling.solvers import Schedule, integrate, make_schedule
+from realisvsr_jax.sampling.tiles import Size, Tiling, latent_tile, plan_tiles
+from realisvsr_jax.settings import nearest
+from realisvsr_jax.weights.release import CARD, Release, load_release
+
+log = logging.getLogger(__name__)
+
+Number = int | float
+Progress = Callable[[int, int], object]
+RUN_FILE = "run.json"
+
+
+def load(path: str | Path | None = None) -> "Restorer":
+    """The model of a release folder or of a RUN (its averaged weights); None: the shipped one.
+
+    Raises InputError for a folder that is neither, for weights that do not fit their settings,
+    and for a release that has a VAE alone.
+    """
+    folder = find(path)
+    try:
+        release = _read(folder)
+    except ValueError as error:
+        # Settings that contradict each other say so without the place.
+        where = "" if str(folder) in str(error) else f"{folder}: "
+        raise InputError(f"{where}{error}") from error
+    if release.model is None:
+        raise InputError(f"{folder} holds a VAE alone; name a release that can restore")
+    return Restorer(release)
+
+
+def find(path: str | Path | None = None) -> Path:
+    """The folder that `load` would read; raises InputError unless it is a RUN or a release."""
+    if path is None:
+        from realisvsr_jax.training.networks import shipped_release
+
+        folder = shipped_release()
+        if not folder.is_dir():
+            raise InputError("no weights came with this package; give a RUN or a release folder")
+        return folder
+    folder = Path(path)
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder; name a RUN or a release folder")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a RUN folder or a release folder")
+    if not any((folder / name).is_file() for name in (RUN_FILE, CARD)):
+        raise InputError(
+            f"{folder} is neither a RUN folder ({RUN_FILE}) nor a release ({CARD}); name the "
+            "--workdir or the --export of a training run"
+        )
+    return folder
+
+
+def _read(folder: Path) -> Release:
+    if not (folder / RUN_FILE).is_file():
+        return load_release(folder)
+    from realisvsr_jax.training.checkpoint import load_run
+
+    return load_run(folder)
+
+
+class Restorer:
+    """Restores clips with the networks and the settings of one release."""
+
+    def __init__(self, release: Release):
+        """`release` has a transformer; with a VAE alone there is nothing to sample from."""
+        assert release.model is not None
+        assert release.card.model is not None
+        assert release.prompts is not None
+        self.card = release.card
+        self.prompts = release.prompts
+        self.patch = release.card.model.dit.patch_size
+        self._vae_graph, self._vae = nnx.split(release.vae)
+        self._model_graph, self._model = nnx.split(release.model)
+        self._encode = jax.jit(self._encode_chunk)
+        self._decode = jax.jit(self._decode_chunk)
+        self._sample = jax.jit(self._sample_latent, static_argnames="tiling")
+        self._advance = _Counter(None, 0)
+
+    def restore(
+        self,
+        frames: Any,
+        scale: Number = 4,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        color: str = "wavelet",
+        guidance: Number | None = None,
+        prompt: str | None = None,
+        negative_prompt: str = "",
+        condition_scale: Number = 1.0,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """The restored clip, [T, round(scale·H), round(scale·W), 3], of the kind of `frames`.
+
+        Args:
+          frames: [T, H, W, 3] RGB, uint8 or any float in [−1, 1].
+          scale: 1 or more; 1 restores without enlarging.
+          steps: of the sampler; None, as `guidance` and `prompt`, means what the release says.
+          seed: of the noise; the same seed gives the same clip.
+          color: "wavelet", "adain" or "none" (see `sampling.color`).
+          guidance: 1 is without; above, two forwards a step, `prompt` against `negative_prompt`.
+          condition_scale: of the control branch; 0 leaves it out.
+          progress: called with (done, total) after each step of the sampler and each latent
+            frame through the VAE, there and back.
+
+        Raises InputError for whatever does not fit this description.
+        """
+        clip = check_frames(frames)
+        check_options(scale, steps, seed, color, guidance, condition_scale)
+        sampler = dataclasses.replace(
+            self.card.sampler,
+            steps=self.card.sampler.steps if steps is None else int(steps),
+            guidance=self.card.sampler.guidance if guidance is None else float(guidance),
+        )
+        texts = self._texts(prompt, negative_prompt, sampler.guidance)
+        geometry = plan_geometry(clip.shape, float(scale), self.card.vae, self.patch)
+        tiling = self._tiling(geometry.latent)
+        self._advance = _Counter(progress, 2 * geometry.latent[0] + sampler.steps)
+        condition = self._encode_clip(clip, geometry)
+        latent = self._sample(
+            self._model,
+            condition,
+            texts,
+            (np.float32(sampler.guidance), np.float32(condition_scale)),
+            jax.tree.map(np.float32, make_schedule(sampler)),
+            np.uint32(seed),
+            tiling=tiling,
+        )
+        latent.block_until_ready()
+        jax.effects_barrier()
+        return self._decode_clip(latent, clip, geometry, color)
+
+    def _texts(
+        self, prompt: str | None, negative_prompt: str, guidance: float
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """States of both prompts [1, s, e]; the second None where it would change nothing."""
+        prompt = self.card.prompt if prompt is None else prompt
+        text = self.prompts.lookup(prompt)[None]
+        if guidance == 1:
+            return text, None
+        negative = self.prompts.lookup(negative_prompt)[None]
+        if np.array_equal(text, negative):
+            log.warning("guidance %g has no effect: both prompts are %r", guidance, prompt)
+            return text, None
+        return text, negative
+
+    def _tiling(self, latent: Size) -> Tiling:
+        factors = (self.card.vae.temporal_factor, self.card.vae.spatial_factor)
+        tile = latent_tile(self.card.tile, self.card.overlap, factors, self.patch)
+        return plan_tiles(latent, *(tile or (latent, (0, 0, 0))))
+
+    def _encode_clip(self, clip: Frames, geometry: Geometry) -> Latent:
+        latents, cache = [], None
+        for index in geometry.chunks():
+            video = enlarge(take(clip, index), geometry.size, geometry.padded)
+            latent, cache = self._encode(self._vae, video, cache)
+            latents.append(latent.block_until_ready())
+            self._advance()
+        return jnp.concatenate(latents, axis=1)
+
+    def _decode_clip(
+        self, latent: Latent, clip: Frames, geometry: Geometry, method: str
+    ) -> np.ndarray:
+        restored = np.empty((geometry.frames, *geometry.size, 3), clip.dtype)
+        cache = None
+        for t, index in enumerate(geometry.chunks()):
+            video, cache = self._decode(self._vae, latent[:, t : t + 1], cache)
+            wanted = restored[index[0] : index[-1] + 1]
+            finished = finish(video, take(clip, index), geometry.size, method)
+            wanted[:] = np.asarray(finished)[0, : len(wanted)]
+            self._advance()
+        return restored
+
+    def _encode_chunk(self, vae: Any, video: Video, cache: Any) -> tuple[Latent, Any]:
+        return nnx.merge(self._vae_graph, vae).encode_chunk(video, cache)
+
+    def _decode_chunk(self, vae: Any, latent: Latent, cache: Any) -> tuple[Video, Any]:
+        return nnx.merge(self._vae_graph, vae).decode_chunk(latent, cache)
+
+    def _sample_latent(
+        self,
+        model: Any,
+        condition: Latent,
+        texts: tuple[TextStates, TextStates | None],
+        scales: tuple[Float[Array, ""], Float[Array, ""]],
+        schedule: Schedule,
+        seed: Array,
+        tiling: Tiling,
+    ) -> Latent:
+        """One program from noise to x0; options are arguments, so that none compiles again."""
+        velocity = make_velocity(
+            nnx.merge(self._model_graph, model),
+            condition,
+            texts[0],
+            tiling,
+            negative=texts[1],
+            guidance=scales[0],
+            condition_scale=scales[1],
+        )
+
+        def reporting(z: Latent, timestep: Float[Array, ""]) -> Latent:
+            v = velocity(z, timestep)
+            jax.debug.callback(self._on_step, v[0, 0, 0, 0, 0])
+            return v
+
+        noise = jax.random.normal(jax.random.key(seed), condition.shape, jnp.float32)
+        return integrate(reporting, noise, schedule)
+
+    def _on_step(self, _: Any) -> None:
+        self._advance()
+
+
+def check_options(
+    scale: Any, steps: Any, seed: Any, method: Any, guidance: Any, condition_scale: Any
+) -> None:
+    """Raises InputError for the first option of `Restorer.restore` that is out of range."""
+    _check_real("scale", scale)
+    if scale < 1:
+        raise InputError(f"scale is {scale}; give 1 or more")
+    if steps is not None:
+        _check_integer("steps", steps, 1)
+    _check_integer("seed", seed, 0, 2**32 - 1)
+    if method not in METHODS:
+        raise InputError(f"unknown colour correction {method!r}{nearest(str(method), METHODS)}")
+    if guidance is not None:
+        _check_real("guidance", guidance)
+    _check_real("condition_scale", condition_scale)
+
+
+def _check_real(name: str, value: Any) -> None:
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise InputError(f"{name} is {value!r}; give a number")
+
+
+def _check_integer(name: str, value: Any, low: int, high: int | None = None) -> None:
+    whole = isinstance(value, numbers.Integral)
+    if not whole or int(value) < low or (high is not None and int(value) > high):
+        end = "" if high is None else f" up to {high}"
+        raise InputError(f"{name} is {value!r}; give a whole number from {low}{end}")
+
+
+class _Counter:
+    """Tells `progress` of each part of the work as it is done."""
+
+    def __init__(self, progress: Progress | None, total: int):
+        self.progress = progress
+        self.done, self.total = 0, total
+
+    def __call__(self) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)

@@ -1,0 +1,262 @@
+"""The entry point: a clip in, a restored one out, and one line for whatever cannot be."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from video.making import make_video, numbered, numbers, packets
+
+from realisvsr_jax import upscale
+from realisvsr_jax.errors import run_flags
+from realisvsr_jax.video import probe, read_video
+from realisvsr_jax.video.folders import write_picture
+
+
+class Enlarger:
+    """In the place of a network: repeats pixels."""
+
+    def restore(self, frames, scale, *, progress, **options):
+        self.options = options
+        progress(1, 1)
+        return frames.repeat(int(scale), 1).repeat(int(scale), 2)
+
+
+@pytest.fixture
+def enlarger(monkeypatch):
+    stub = Enlarger()
+    monkeypatch.setattr("realisvsr_jax.sampling.restore.load", lambda path: stub)
+    return stub
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tiny_release):
+    """Calls the program; returns its exit status and its lines of errors."""
+
+    def call(*arguments):
+        for name in upscale.FLAGS:
+            upscale.FLAGS[name].unparse()
+        line = ["upscale", "--checkpoint", tiny_release, *arguments]
+        monkeypatch.setattr(sys, "argv", [str(argument) for argument in line])
+        status = run_flags(upscale.main, upscale.FLAGS)
+        lines = capsys.readouterr().err.splitlines()
+        return status, [line for line in lines if line.startswith("error: ")]
+
+    return call
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Twelve frames of 12 × 8 with sound."""
+    return make_video(tmp_path / "clip.mp4", numbered(12, 8, 12), sound="aac")
+
+
+def test_the_whole_way(clip, tmp_path, tiny_release):
+    """In a process of its own: size, count, times, the sound of the part, bar and last line."""
+    output = tmp_path / "restored.mp4"
+    command = [sys.executable, "-m", "realisvsr_jax.upscale", "--input", clip, "--output", output]
+    options = ["--checkpoint", tiny_release, "--scale", "1.5", "--steps", "1", "--seed", "3"]
+    part = ["--start", "4", "--frames", "3", "--color", "adain"]
+    result = subprocess.run(
+        [*map(str, command), *options, *part], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert "restoring: 100%" in result.stderr
+    assert "restored.mp4: 3 frames of 18×12 in" in result.stderr.splitlines()[-1]
+    restored = read_video(output)
+    assert restored.frames.shape == (3, 12, 18, 3)
+    assert restored.times == tuple(Fraction(k, 25) for k in range(3))
+    sound = packets(output, "audio")
+    assert 0.08 < float(sound[-1][0] - sound[0][0]) < 0.15
+
+
+def test_the_whole_clip_keeps_its_frames_times_and_sound(clip, tmp_path, run, enlarger):
+    output = tmp_path / "out.mkv"
+    assert run("--input", clip, "--output", output, "--scale", 3, "--seed", 7) == (0, [])
+    assert enlarger.options == {"steps": None, "seed": 7, "color": "wavelet"}
+    restored, source = read_video(output), read_video(clip)
+    assert numbers(restored.frames) == list(range(12))
+    assert restored.frames.shape[1:3] == (24, 36)
+    assert restored.times == source.times
+    assert [data for _, data in packets(output, "audio")] == [
+        data for _, data in packets(clip, "audio")
+    ]
+
+
+def test_a_part_has_its_own_frames(clip, tmp_path, run, enlarger):
+    for start, frames, expected in ((5, 4, [5, 6, 7, 8]), (9, 40, [9, 10, 11])):
+        output = tmp_path / f"{start}.mp4"
+        place = ["--input", clip, "--output", output]
+        assert run(*place, "--start", start, "--frames", frames) == (0, [])
+        assert numbers(read_video(output).frames) == expected
+        assert read_video(output).times[0] == 0
+
+
+def test_times_of_a_variable_rate_stay_and_tell_where_the_sound_ends(tmp_path):
+    times = [Fraction(k, 25) for k in (0, 1, 2, 5, 9, 10)]
+    source = make_video(tmp_path / "vfr.mp4", numbered(6, 8, 12), times, sound="aac")
+    clip, end = upscale.read_part(str(source), 1, 3)
+    assert clip.times == tuple(times[1:4])
+    assert end == times[4]
+    assert upscale.read_part(str(source), 2, 4)[1] is None
+
+
+def test_folders_of_frames_in_and_out(tmp_path, run, enlarger):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for k, frame in enumerate(numbered(3, 5, 7)):
+        write_picture(frames / f"{k}.png", frame)
+    assert run("--input", frames, "--output", tmp_path / "out") == (0, [])
+    restored = read_video(tmp_path / "out").frames
+    np.testing.assert_array_equal(restored, numbered(3, 5, 7).repeat(4, 1).repeat(4, 2))
+    assert run("--input", frames, "--output", tmp_path / "out.mp4", "--scale", 1) == (0, [])
+    info = probe(tmp_path / "out.mp4")
+    assert (info.width, info.height, info.num_frames) == (7, 5, 3)
+
+
+def bad_input(kind, path, clip):
+    """Something at `path` that is no clip."""
+    if kind == "text":
+        path.write_text("not a film")
+    elif kind == "cut short":
+        noise = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), np.uint8)
+        whole = make_video(path, noise, container={"movflags": "+faststart"}).read_bytes()
+        path.write_bytes(whole[: len(whole) * 2 // 3])
+    elif kind == "no frames":
+        with av.open(str(path), "w", container_options={"movflags": "+empty_moov"}) as output:
+            stream = output.add_stream("libx264", rate=25)
+            stream.width, stream.height = 32, 32
+            output.start_encoding()
+    elif kind == "empty folder":
+        path.mkdir()
+    elif kind == "two sizes":
+        path.mkdir()
+        for k, frame in enumerate((numbered(1, 8, 12)[0], numbered(1, 8, 14)[0])):
+            write_picture(path / f"{k}.png", frame)
+    elif kind == "sound alone":
+        with av.open(str(clip)) as source, av.open(str(path), "w") as output:
+            stream = output.add_stream_from_template(source.streams.audio[0])
+            for packet in source.demux(source.streams.audio[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    output.mux(packet)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "in.mp4: no such file; check the path"),
+        ("text", "in.mp4 is not a video that FFmpeg can read"),
+        ("cut short", "of 12 frames could be read; copy or download it again"),
+        ("no frames", "in.mp4 has no frames; name a video with pictures in it"),
+        ("sound alone", "in.mp4 has sound but no video"),
+        ("empty folder", "in.mp4 has no frames; expected .png"),
+        ("two sizes", "1.png is 14×8, 0.png is 12×8; frames of one video must have one size"),
+    ],
+)
+def test_inputs_that_are_no_clip(kind, message, clip, tmp_path, run, enlarger):
+    path, output = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    bad_input(kind, path, clip)
+    status, errors = run("--input", path, "--output", output)
+    assert status == 1
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not output.exists()
+
+
+def test_outputs_that_cannot_be(clip, tmp_path, run, enlarger):
+    taken = tmp_path / "taken.mp4"
+    taken.write_bytes(b"a film")
+    before = clip.read_bytes()
+    for output, message in (
+        (tmp_path / "no" / "out.mp4", f"the folder {tmp_path / 'no'} does not exist; create it"),
+        (clip, "is the input itself; name another output"),
+        (taken, "taken.mp4 exists; name another output, or add --overwrite"),
+        (tmp_path / "out.avi", ".avi is no format that can be written"),
+    ):
+        status, errors = run("--input", clip, "--output", output)
+        assert status == 1
+        assert len(errors) == 1
+        assert message in errors[0]
+    assert run("--input", clip, "--output", clip, "--overwrite")[0] == 1
+    assert clip.read_bytes() == before
+    assert taken.read_bytes() == b"a film"
+    assert run("--input", clip, "--output", taken, "--overwrite") == (0, [])
+    assert len(read_video(taken).frames) == 12
+
+
+def test_no_space_left_while_writing(tmp_path, run, enlarger):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), np.uint8)
+    source = make_video(tmp_path / "noise.mp4", noise)
+    output = tmp_path / "out.mp4"
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        status, errors = run("--input", source, "--output", output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    assert status == 1
+    assert len(errors) == 1
+    assert "no space left while writing" in errors[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["noise.mp4"]
+
+
+def test_checkpoints_that_do_not_fit(clip, tmp_path, run, tiny_release):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_release, other)
+    card = json.loads((other / "model.json").read_text())
+    card["model"]["dit"]["dim"] = 64
+    (other / "model.json").write_text(json.dumps(card))
+    (tmp_path / "empty").mkdir()
+    for checkpoint, message in (
+        (other, "the weights are those of another configuration"),
+        (tmp_path / "empty", "is neither a RUN folder (run.json) nor a release (model.json)"),
+        (clip, "is a file; name a RUN folder or a release folder"),
+        (tmp_path / "none", "no such folder; name a RUN or a release folder"),
+    ):
+        output = tmp_path / "out.mp4"
+        status, errors = run("--input", clip, "--output", output, "--checkpoint", checkpoint)
+        assert status == 1
+        assert len(errors) == 1
+        assert str(checkpoint) in errors[0]
+        assert message in errors[0]
+
+
+def test_a_bad_input_shows_before_the_weights_are_touched(tmp_path, run, monkeypatch):
+    monkeypatch.setattr("realisvsr_jax.sampling.restore.load", None)
+    (tmp_path / "in.mp4").write_text("no film")
+    status, _ = run("--input", tmp_path / "in.mp4", "--output", tmp_path / "out.mp4")
+    assert status == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--inptu", "x"], "flag 'inptu'. Did you mean: input"),
+        (["--scale", "0.5"], "--scale=0.5"),
+        (["--scale", "large"], "--scale=large"),
+        (["--color", "wavlet"], "value should be one of <wavelet|adain|none>"),
+        (["--start", "-1"], "--start=-1"),
+        (["--frames", "0"], "--frames=0"),
+        (["clip.mp4"], "'clip.mp4' is not expected; every option is a --flag"),
+        ([], "give --input CLIP and --output FILE"),
+    ],
+)
+def test_flags_that_do_not_fit(run, arguments, message):
+    status, errors = run(*arguments)
+    assert status == 1
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_a_start_beyond_the_end(clip, tmp_path, run):
+    place = ["--input", clip, "--output", tmp_path / "out.mp4"]
+    status, errors = run(*place, "--start", 12)
+    assert status == 1
+    assert "clip.mp4 has 12 frames; start 12 is beyond its end" in errors[0]
