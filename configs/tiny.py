@@ -14,7 +14,7 @@ def get_config() -> Any:
     """Everything is trained: there is no prior to keep."""
     config = tiny_vae.get_config()
     config.task = "restoration"
-    config.steps = 5000
+    config.steps = 3600
     config.init_vae = "runs/tiny_vae_release"
     config.precomputed = "data/tiny/latents"
     config.parameters = (".*",)

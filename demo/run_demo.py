@@ -39,12 +39,14 @@ def main() -> None:
     with resources.as_file(resources.files(realisvsr_jax) / "assets" / "demo") as clips:
         low, truth = read_video(clips / "lq.mp4"), read_video(clips / "gt.mkv")
         model = realisvsr_jax.load(flags.checkpoint)
-        with tqdm(desc="restoring", unit="step") as bar:
+        with tqdm(desc="restoring", unit="part") as bar:
             restored = model.restore(
                 low.frames, scale=4, steps=flags.steps, progress=lambda *done: advance(bar, *done)
             )
         flags.output.mkdir(parents=True, exist_ok=True)
-        write_video(flags.output / "restored.mp4", restored, source=clips / "lq.mp4")
+        write_video(
+            flags.output / "restored.mp4", restored, source=clips / "lq.mp4", overwrite=True
+        )
     scores = compare(low.frames, restored, truth.frames, flags.output)
     sys.stdout.write(f"\n{table(scores)}\n{', '.join(written(flags.output))} in {flags.output}\n")
 

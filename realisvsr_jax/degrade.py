@@ -1,38 +1,44 @@
 """Degrades a clip by the two-order recipe: `python -m realisvsr_jax.degrade --help`."""
 
+import logging
+import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
 from realisvsr_jax import video
 from realisvsr_jax.data.degradation import MARGIN, PRESETS, apply_plan, preset_named, sample_plan
 from realisvsr_jax.data.degradation.apply import Frames, mirror_lead
 from realisvsr_jax.data.degradation.picture import contact_sheet
-from realisvsr_jax.errors import InputError, report
+from realisvsr_jax.errors import InputError, run_flags
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("input", None, "a video, or a folder of frames", required=True)
+log = logging.getLogger(__name__)
+
+FLAGS = flags.FlagValues()  # its own: other entry points have flags of the same names
+_here: dict[str, Any] = {"flag_values": FLAGS}
+flags.DEFINE_string("input", None, "A video, or a folder of frames.", **_here)
 flags.DEFINE_string(
-    "output", None, "the degraded video (.mp4 or .mkv, lossless), or a folder", required=True
+    "output", None, "The degraded video (.mp4 or .mkv, lossless), or a folder.", **_here
 )
-flags.DEFINE_string("preset", "paper", f"the recipe: {', '.join(PRESETS)}")
-flags.DEFINE_integer("seed", 0, "of all that is drawn; the same seed gives the same clip", 0)
-flags.DEFINE_integer("scale", 4, "how many times smaller the result is", 1)
-flags.DEFINE_integer("start", 0, "the first frame", 0)
-flags.DEFINE_integer("frames", None, "how many frames; all of them where not given", 1)
-flags.DEFINE_string("plan", None, "a JSON file that gets what was done to the clip")
-flags.DEFINE_string("picture", None, "a PNG that gets the last frame behind each operation")
+flags.DEFINE_string("preset", "paper", f"The recipe: {', '.join(PRESETS)}.", **_here)
+flags.DEFINE_integer("seed", 0, "Of all that is drawn; it decides the clip.", 0, **_here)
+flags.DEFINE_integer("scale", 4, "How many times smaller the result is.", 1, **_here)
+flags.DEFINE_integer("start", 0, "The first frame.", 0, **_here)
+flags.DEFINE_integer("frames", None, "How many frames; to the end if absent.", 1, **_here)
+flags.DEFINE_string("plan", None, "A JSON file for what was done to the clip.", **_here)
+flags.DEFINE_string("picture", None, "A PNG of the last frame behind each operation.", **_here)
+flags.DEFINE_bool("overwrite", False, "Replace an output that exists.", **_here)
 
 
-def main(argv: list[str]) -> int:
-    del argv
-    return report(_degrade)
-
-
-def _degrade() -> None:
+def main() -> None:
+    """Degrades what the flags say."""
+    if FLAGS.input is None or FLAGS.output is None:
+        raise InputError("give --input CLIP and --output FILE")
     preset_named(FLAGS.preset)
+    video.check_output(FLAGS.output, inputs=[FLAGS.input], overwrite=FLAGS.overwrite)
     picture = Path(FLAGS.picture) if FLAGS.picture else None
     if picture and picture.suffix.lower() != ".png":
         raise InputError(f"the picture is a PNG: name it .png, not {picture.name!r}")
@@ -45,9 +51,11 @@ def _degrade() -> None:
     rng = np.random.default_rng(FLAGS.seed)
     plan = sample_plan(rng, *frames.shape[:3], scale=FLAGS.scale, preset=FLAGS.preset)
     degraded = apply_plan(plan, frames)[MARGIN:]
-    video.write_video(FLAGS.output, degraded, clip.rate, lossless=True)
+    video.write_video(
+        FLAGS.output, degraded, clip.info.rate, lossless=True, overwrite=FLAGS.overwrite
+    )
     num_frames, height, width, _ = degraded.shape
-    logging.info("%s: %d frames of %dx%d", FLAGS.output, num_frames, width, height)
+    log.info("%s: %d frames of %dx%d", FLAGS.output, num_frames, width, height)
     if FLAGS.plan:
         _write(Path(FLAGS.plan), (plan.to_json() + "\n").encode())
     if picture:
@@ -61,7 +69,7 @@ def _cropped(frames: Frames, scale: int) -> Frames:
     if not height or not width:
         raise InputError(f"frames of {frames.shape[2]}x{frames.shape[1]} are below scale {scale}")
     if (height, width) != frames.shape[1:3]:
-        logging.info("cropped to %dx%d, which divides by %d", width, height, scale)
+        log.info("cropped to %dx%d, which divides by %d", width, height, scale)
     return frames[:, :height, :width]
 
 
@@ -74,7 +82,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def run() -> None:
     """The console script `realisvsr-degrade`."""
-    app.run(main)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    sys.exit(run_flags(main, FLAGS))
 
 
 if __name__ == "__main__":

@@ -69,3 +69,12 @@ def test_what_cannot_be_done_is_one_line(source, tmp_path, arguments, message):
     assert len(errors) == 1
     assert message in errors[0]
     assert "Traceback" not in result.stderr
+
+
+def test_an_output_that_exists_is_kept_unless_told_otherwise(source, tmp_path):
+    low = tmp_path / "low.mkv"
+    low.write_bytes(b"mine")
+    result = degrade("--input", source, "--output", low, "--frames", 1)
+    assert result.returncode == 1
+    assert "exists; name another output, or add --overwrite" in result.stderr
+    assert low.read_bytes() == b"mine"

@@ -30,12 +30,15 @@ MAY_CHANGE = ("log.", "data.workers", "release.", "sampler.")
 class Checkpoints:
     """Saves and restores `TrainState`; a save appears under its name only when complete."""
 
-    def __init__(self, folder: Path, keep: int):
+    def __init__(self, folder: Path, keep: int | None = None):
+        """`keep` is how many stay; None only reads, also beside a run that is saving."""
         # On the CPU, a save in the background would read buffers that the next step reuses.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             enable_async_checkpointing=jax.default_backend() != "cpu",
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=keep is not None,
+            create=keep is not None,
+            read_only=keep is None,
         )
         self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -137,7 +140,9 @@ def load_run(folder: str | Path) -> Release:
             "add --export DIR to its command and use DIR"
         )
     release = load_release(_initial_folder(folder))
-    checkpoints = Checkpoints(folder / "checkpoints", config.log.keep)
+    if not (folder / "checkpoints").is_dir():
+        raise InputError(f"{folder} has no checkpoint yet")
+    checkpoints = Checkpoints(folder / "checkpoints")
     if checkpoints.latest_step() is None:
         raise InputError(f"{folder} has no checkpoint yet")
     assert release.model is not None
