@@ -1,7 +1,6 @@
 """Degrades a clip by the two-order recipe: `python -m realisvsr_jax.degrade --help`."""
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from realisvsr_jax import video
 from realisvsr_jax.data.degradation import MARGIN, PRESETS, apply_plan, preset_named, sample_plan
 from realisvsr_jax.data.degradation.apply import Frames, mirror_lead
 from realisvsr_jax.data.degradation.picture import contact_sheet
-from realisvsr_jax.errors import InputError, run_flags
+from realisvsr_jax.errors import InputError, program
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +81,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def run() -> None:
     """The console script `realisvsr-degrade`."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    sys.exit(run_flags(main, FLAGS))
+    program(main, FLAGS)
 
 
 if __name__ == "__main__":

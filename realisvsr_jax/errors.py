@@ -1,12 +1,21 @@
 """One line for the user: what is wrong, where, and what to do."""
 
+import logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one clear line."""
+
+
+def program(main: Callable[[], int | None], values: Any = None) -> NoReturn:
+    """A console script: messages go to stderr as they are, then `run_flags`, then exit."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    for noisy in ("absl", "orbax", "jax"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    sys.exit(run_flags(main, values))
 
 
 def run_flags(main: Callable[[], int | None], values: Any = None) -> int:

@@ -6,8 +6,6 @@ latents are stored instead, and a training step pays for no VAE. `precomputed = 
 configuration reads them. The same command goes on where it was stopped.
 """
 
-import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from realisvsr_jax.errors import InputError, run_flags
+from realisvsr_jax.errors import InputError, program
 
 FLAGS = flags.FlagValues()  # its own: other entry points have flags of the same names
 _here: dict[str, Any] = {"flag_values": FLAGS}
@@ -36,7 +34,6 @@ def main() -> None:
     from realisvsr_jax.data import precomputed
     from realisvsr_jax.training.settings import from_flag
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     config = from_flag(FLAGS.config)
     transform = _latents_of(FLAGS.vae) if FLAGS.vae else None
     bar = tqdm(total=FLAGS.clips, desc=FLAGS.output, unit="pair")
@@ -81,7 +78,7 @@ def _latents_of(release: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 def run() -> None:
     """The console script."""
-    sys.exit(run_flags(main, FLAGS))
+    program(main, FLAGS)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ The same command goes on with a run that was stopped; on a finished one it print
 state again. `--config.optimizer.learning_rate=1e-4` and the like override the file.
 """
 
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from realisvsr_jax.errors import InputError, run_flags
+from realisvsr_jax.errors import InputError, program
 
 FLAGS = flags.FlagValues()  # its own: other entry points have flags of the same names
 _here: dict[str, Any] = {"flag_values": FLAGS}
@@ -29,9 +28,6 @@ def main() -> None:
     from realisvsr_jax.training import run
     from realisvsr_jax.training.settings import from_flag
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    for noisy in ("absl", "orbax", "jax"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     config = from_flag(FLAGS.config)
     if FLAGS.export and Path(FLAGS.export).exists():
         raise InputError(f"--export {FLAGS.export} exists; name a new folder")
@@ -42,7 +38,7 @@ def main() -> None:
 
 def run() -> None:
     """The console script."""
-    sys.exit(run_flags(main, FLAGS))
+    program(main, FLAGS)
 
 
 if __name__ == "__main__":

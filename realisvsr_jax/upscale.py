@@ -6,14 +6,13 @@ ship with the package serve.
 """
 
 import logging
-import sys
 import time
 from fractions import Fraction
 from typing import Any
 
 from absl import flags
 
-from realisvsr_jax.errors import InputError, run_flags
+from realisvsr_jax.errors import InputError, program
 from realisvsr_jax.video import Clip, check_output, probe, read_video, write_video
 
 log = logging.getLogger(__name__)
@@ -93,10 +92,7 @@ def restore_clip(model: Any, clip: Clip) -> Any:
 
 def run() -> None:
     """The console script `realisvsr-upscale`."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    for noisy in ("absl", "orbax", "jax"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    sys.exit(run_flags(main, FLAGS))
+    program(main, FLAGS)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import realisvsr_jax
 from configs import smoke
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
@@ -131,6 +132,12 @@ def test_an_initial_release_that_changed_is_refused(finished, tmp_path):
     card.write_text(card.read_text() + " ")
     with pytest.raises(InputError, match="has changed since"):
         run.train(config_of(), other)
+
+
+def test_a_run_folder_restores_with_its_averaged_weights(finished):
+    frames = np.random.default_rng(0).integers(0, 256, (1, 8, 12, 3), dtype=np.uint8)
+    model = realisvsr_jax.load(finished[0])
+    assert model.restore(frames, scale=4, steps=1).shape == (1, 32, 48, 3)
 
 
 def test_an_export_is_a_release_of_the_averaged_weights(finished, tmp_path):
