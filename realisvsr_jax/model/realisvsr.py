@@ -58,7 +58,7 @@ class RealisVSR(nnx.Module):
         self,
         z_t: Latent,
         timestep: Float[Array, "b"],
-        condition: Latent,
+        condition: Float[Array, "..."],
         text: TextStates,
         *,
         condition_scale: float | Float[Array, ""] = 1.0,

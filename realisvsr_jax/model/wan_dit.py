@@ -206,7 +206,7 @@ class WanDiT(nnx.Module):
         timestep: Float[Array, "b"],
         text: TextStates,
         control: Control | None = None,
-    ) -> Latent:
+    ) -> Float[Array, "b t h w o"]:
         """The velocity, float32, in the shape of `z_t` (with `out_channels`).
 
         `timestep` is 1000·t. `text` has at most `text_length` states and is padded with zeros
@@ -242,7 +242,9 @@ class WanDiT(nnx.Module):
             rope=rope_table(grid, config.head_dim),
         )
 
-    def denoise(self, z_t: Latent, context: Context, control: Control | None = None) -> Latent:
+    def denoise(
+        self, z_t: Latent, context: Context, control: Control | None = None
+    ) -> Float[Array, "b t h w o"]:
         """The transformer itself, given what `context` embedded."""
         x = self.patch_embedding(z_t).astype(self.config.residual_dtype)
         graph, layers = nnx.split(self.blocks)

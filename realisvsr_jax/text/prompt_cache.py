@@ -64,6 +64,6 @@ class PromptCache:
             with safe_open(path, "np") as file:
                 prompts = json.loads((file.metadata() or {})["prompts"])
                 states = {p: file.get_tensor(str(i)) for i, p in enumerate(prompts)}
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InputError(f"{path} is not a prompt cache: {error}") from error
         return cls(states, text_length, text_dim)

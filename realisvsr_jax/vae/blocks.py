@@ -8,7 +8,7 @@ from einops import rearrange
 from flax import nnx
 from jax import lax
 
-from realisvsr_jax.vae.causal_conv import CausalConv, Features, join
+from realisvsr_jax.vae.causal_conv import CausalConv, Features, Resized, join
 
 ATTENTION_CHUNK = 1024  # queries at a time, where a frame has more positions
 
@@ -25,8 +25,9 @@ class Norm(nnx.Module):
     def __call__(self, x: Features) -> Features:
         """Keeps the shape."""
         if self.kind == "rms":
-            norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True))
-            x = x / jnp.maximum(norm, 1e-12) * x.shape[-1] ** 0.5
+            # The bound is inside the root, whose derivative is infinite at 0.
+            square = jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24)
+            x = x / jnp.sqrt(square) * x.shape[-1] ** 0.5
         return x * self.gain[...]
 
 
@@ -48,7 +49,7 @@ class ResidualBlock(nnx.Module):
             else None
         )
 
-    def __call__(self, x: Features, cache: Any = None) -> tuple[Features, Any]:
+    def __call__(self, x: Features, cache: Any = None) -> tuple[Resized, Any]:
         """(b, t, h, w, channels) to (…, out_channels)."""
         first, second = cache or (None, None)
         y, first = self.conv1(jax.nn.silu(self.norm1(x)), first)
@@ -63,18 +64,14 @@ class FrameAttention(nnx.Module):
     def __init__(self, channels: int, *, norm: str, rngs: nnx.Rngs):
         self.norm = Norm(channels, norm)
         self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)
-        self.out = nnx.Linear(
-            channels, channels, kernel_init=nnx.initializers.zeros, rngs=rngs
-        )
+        self.out = nnx.Linear(channels, channels, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(self, x: Features) -> Features:
         """Keeps the shape."""
         _, frames, height, _, _ = x.shape
         tokens = rearrange(self.norm(x), "b t h w c -> (b t) (h w) c")
         q, k, v = jnp.split(self.qkv(tokens), 3, axis=-1)
-        y = rearrange(
-            self.out(_attend(q, k, v)), "(b t) (h w) c -> b t h w c", t=frames, h=height
-        )
+        y = rearrange(self.out(_attend(q, k, v)), "(b t) (h w) c -> b t h w c", t=frames, h=height)
         return x + y
 
 
@@ -104,7 +101,7 @@ class Downsample(nnx.Module):
             else None
         )
 
-    def __call__(self, x: Features, cache: Any = None) -> tuple[Features, Any]:
+    def __call__(self, x: Features, cache: Any = None) -> tuple[Resized, Any]:
         """1 + 2k frames to 1 + k at the start of a stream, 2k to k after it."""
         x = self.space.halve(x)
         if self.time is None:
@@ -130,11 +127,9 @@ class Upsample(nnx.Module):
             if temporal
             else None
         )
-        self.space = CausalConv(
-            channels, channels // 2, (1, 3, 3), rngs=rngs, implementation=conv
-        )
+        self.space = CausalConv(channels, channels // 2, (1, 3, 3), rngs=rngs, implementation=conv)
 
-    def __call__(self, x: Features, cache: Any = None) -> tuple[Features, Any]:
+    def __call__(self, x: Features, cache: Any = None) -> tuple[Resized, Any]:
         """1 + k frames to 1 + 2k at the start of a stream, k to 2k after it."""
         new_cache: Any = ()
         if self.time is not None:

@@ -11,6 +11,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 Features = Float[Array, "b t h w c"]
+Resized = Float[Array, "b s y x d"]
+"""What a layer makes of `Features`: perhaps other frames, size and channels."""
 Cache = Float[Array, "b k h w c"]
 
 
@@ -39,24 +41,24 @@ class CausalConv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_channels))
         self.implementation = implementation
 
-    def __call__(self, x: Features, cache: Cache | None = None) -> tuple[Features, Cache]:
+    def __call__(self, x: Features, cache: Cache | None = None) -> tuple[Resized, Cache]:
         """Same number of frames out as in."""
         x = join(cache, x, self.kernel.shape[0] - 1)
         history = x[:, x.shape[1] - (self.kernel.shape[0] - 1) :]
         return self.valid(x), history
 
-    def valid(self, x: Features, time_stride: int = 1) -> Features:
+    def valid(self, x: Features, time_stride: int = 1) -> Resized:
         """No padding in time; "same" zero padding in space."""
         sides = [((size - 1) // 2, size // 2) for size in self.kernel.shape[1:3]]
         return self.apply(x, time_stride, 1, sides)
 
-    def halve(self, x: Features) -> Features:
+    def halve(self, x: Features) -> Resized:
         """Every second row and column, padded right and bottom only (Wan2.1 vae.py)."""
         return self.apply(x, 1, 2, [(0, 1), (0, 1)])
 
     def apply(
         self, x: Features, time_stride: int, space_stride: int, sides: list[tuple[int, int]]
-    ) -> Features:
+    ) -> Resized:
         """The convolution itself, by the chosen implementation."""
         kernel = self.kernel[...]
         native = self.implementation == "native" or (
@@ -87,7 +89,7 @@ class CausalConv(nnx.Module):
         return y
 
 
-def join(cache: Cache | None, x: Features, frames: int) -> Features:
+def join(cache: Cache | None, x: Features, frames: int) -> Float[Array, "b s h w c"]:
     """`x` behind the `frames` frames before it: the cache, or zeros at a stream's start."""
     if cache is None:
         cache = jnp.zeros((x.shape[0], frames, *x.shape[2:]), x.dtype)

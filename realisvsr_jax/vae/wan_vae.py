@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Latent, Video
 from realisvsr_jax.vae.blocks import Downsample, FrameAttention, Norm, ResidualBlock, Upsample
-from realisvsr_jax.vae.causal_conv import CausalConv, Features
+from realisvsr_jax.vae.causal_conv import CausalConv, Features, Resized
 
 # fmt: off
 WAN_MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -72,6 +72,12 @@ class VAEConfig:
             )
         return 1 + (frames - 1) // self.temporal_factor
 
+    def latent_size(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(t, h, w) of a clip of `size` (T, H, W); raises ValueError as `latent_frames` does."""
+        frames, height, width = size
+        factor = self.spatial_factor
+        return self.latent_frames(frames), height // factor, width // factor
+
     def video_frames(self, latent_frames: int) -> int:
         """Frames that `latent_frames` decode to."""
         return 1 + (latent_frames - 1) * self.temporal_factor
@@ -122,7 +128,7 @@ class Half(nnx.Module):
         self.norm = Norm(last, config.norm)
         self.conv_out = CausalConv(last, out, kernel, rngs=rngs, implementation=config.conv)
 
-    def __call__(self, x: Features, cache: Any = None) -> tuple[Features, Any]:
+    def __call__(self, x: Features, cache: Any = None) -> tuple[Resized, Any]:
         """Caches are a tuple in the order of the layers."""
         caches = cache or (None,) * (len(self.chain) + 2)
         new = []
@@ -182,7 +188,6 @@ class WanVAE(nnx.Module):
         Raises ValueError unless the clip has 1 + k·factor frames and sides that the spatial
         factor divides: no frame is dropped in silence.
         """
-        self.config.latent_frames(video.shape[1])
         return self.encode_chunk(video, None)[0]
 
     def decode(self, latent: Latent) -> Video:
@@ -190,7 +195,10 @@ class WanVAE(nnx.Module):
         return self.decode_chunk(latent, None)[0]
 
     def encode_chunk(self, video: Video, cache: Any) -> tuple[Latent, Any]:
-        """The next frames of a stream: 1 + k·factor with cache None, k·factor after."""
+        """The next frames of a stream: 1 + k·factor with cache None, k·factor after.
+
+        Raises ValueError for another number of frames.
+        """
         (mean, _), cache = self._moments(video, cache)
         offset, scale = self._statistics()
         return (mean - offset) / scale, cache
@@ -203,7 +211,6 @@ class WanVAE(nnx.Module):
 
     def encode_moments(self, video: Video) -> tuple[Latent, Latent]:
         """Mean and log variance of the posterior, not normalised."""
-        self.config.latent_frames(video.shape[1])
         return self._moments(video, None)[0]
 
     def decode_raw(self, z: Latent) -> Video:
@@ -215,7 +222,9 @@ class WanVAE(nnx.Module):
         _, frames, height, width, _ = video.shape
         if height % factor or width % factor:
             raise ValueError(f"the VAE takes multiples of {factor} pixels, not {height}×{width}")
-        if cache is not None and frames % self.config.temporal_factor:
+        if cache is None:
+            self.config.latent_frames(frames)
+        elif not frames or frames % self.config.temporal_factor:
             raise ValueError(
                 f"chunks of a stream have a multiple of {self.config.temporal_factor} frames, "
                 f"not {frames}"
