@@ -56,6 +56,7 @@ class PromptCache:
             str(i): np.ascontiguousarray(self.states[p], np.float32) for i, p in enumerate(prompts)
         }
         save_file(tensors, path, metadata={"prompts": json.dumps(prompts)})
+        path.chmod(0o644)  # safetensors leaves it to its owner alone
 
     @classmethod
     def load(cls, path: Path, text_length: int, text_dim: int) -> "PromptCache":

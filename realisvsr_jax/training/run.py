@@ -25,7 +25,7 @@ from realisvsr_jax.training.state import (
     state_hash,
 )
 from realisvsr_jax.training.step import make_train_step
-from realisvsr_jax.weights.release import Release, save_release
+from realisvsr_jax.weights.release import Release, check_dtype, save_release
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ def train(
             f"accumulate = {config.accumulate} does not divide data.batch_size = "
             f"{config.data.batch_size}"
         )
+    check_dtype(config.release.model_dtype)
     release = checkpoint.open_run(folder, config)
     trained = release.vae if config.task == "vae" else release.model
     assert trained is not None

@@ -8,7 +8,7 @@ from einops import rearrange
 from flax import nnx
 from jax import lax
 
-from realisvsr_jax.vae.causal_conv import CausalConv, Features, Resized, join
+from realisvsr_jax.vae.causal_conv import PRECISION, CausalConv, Features, Resized, join
 
 ATTENTION_CHUNK = 1024  # queries at a time, where a frame has more positions
 
@@ -63,8 +63,10 @@ class FrameAttention(nnx.Module):
 
     def __init__(self, channels: int, *, norm: str, rngs: nnx.Rngs):
         self.norm = Norm(channels, norm)
-        self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        self.qkv = nnx.Linear(channels, 3 * channels, precision=PRECISION, rngs=rngs)
+        self.out = nnx.Linear(
+            channels, channels, kernel_init=nnx.initializers.zeros, precision=PRECISION, rngs=rngs
+        )
 
     def __call__(self, x: Features) -> Features:
         """Keeps the shape."""
@@ -79,8 +81,9 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """softmax(q·kᵀ/√c)·v over axis 1, a chunk of queries at a time where there are many."""
 
     def some(queries: jax.Array) -> jax.Array:
-        scores = jnp.einsum("bqc,bkc->bqk", queries, k) * q.shape[-1] ** -0.5
-        return jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores, axis=-1), v)
+        scores = jnp.einsum("bqc,bkc->bqk", queries, k, precision=PRECISION) * q.shape[-1] ** -0.5
+        weights = jax.nn.softmax(scores, axis=-1)
+        return jnp.einsum("bqk,bkc->bqc", weights, v, precision=PRECISION)
 
     length = q.shape[1]
     if length <= 2 * ATTENTION_CHUNK:

@@ -10,6 +10,9 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+# The VAE is float32: by default a TPU or GPU rounds the factors of its products.
+PRECISION = lax.Precision.HIGHEST
+
 Features = Float[Array, "b t h w c"]
 Resized = Float[Array, "b s y x d"]
 """What a layer makes of `Features`: perhaps other frames, size and channels."""
@@ -71,6 +74,7 @@ class CausalConv(nnx.Module):
                 (time_stride, space_stride, space_stride),
                 [(0, 0), *sides],
                 dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+                precision=PRECISION,
             )
             return y + self.bias[...]
         taps = kernel.shape[0]
@@ -84,6 +88,7 @@ class CausalConv(nnx.Module):
                 (space_stride, space_stride),
                 sides,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                precision=PRECISION,
             )
             y = y + flat.reshape(x.shape[0], frames, *flat.shape[1:])
         return y

@@ -77,8 +77,7 @@ def save_release(
     type, and if `folder` exists and may not be replaced.
     """
     folder = Path(folder)
-    if model_dtype not in DTYPES:
-        raise InputError(f"model_dtype is {model_dtype!r}; known: {', '.join(DTYPES)}")
+    check_dtype(model_dtype)
     if folder.exists() and not overwrite:
         raise InputError(f"{folder} exists; name a new folder for the release")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +97,12 @@ def save_release(
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_dtype(model_dtype: str) -> None:
+    """Raises InputError for a `model_dtype` that no release can have."""
+    if model_dtype not in DTYPES:
+        raise InputError(f"model_dtype is {model_dtype!r}; known: {', '.join(DTYPES)}")
 
 
 def load_card(folder: str | Path) -> ReleaseCard:
@@ -213,6 +218,7 @@ def _save_tensors(folder: Path, part: str, tensors: Mapping[str, jax.Array]) -> 
         if len(shards) > 1:
             name = f"{part}-{i + 1:05}-of-{len(shards):05}.safetensors"
         save_file(shard, folder / name)
+        (folder / name).chmod(0o644)  # safetensors leaves it to its owner alone
 
 
 class _Tensors:
