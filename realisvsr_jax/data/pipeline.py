@@ -71,7 +71,15 @@ def make_batches(
         batches = batches.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=2)
         )
-    return iter(batches)
+    return _until_closed(iter(batches))
+
+
+def _until_closed(batches: Any) -> Iterator[dict[str, Any]]:
+    """Stops threads and worker processes with the last batch, or when no more are wanted."""
+    try:
+        yield from batches
+    finally:
+        batches.close()
 
 
 class PairMaker:
