@@ -27,6 +27,6 @@ def get_config() -> Any:
     config.data.buckets = ((5, 96, 96),)
     config.data.batch_size = 8
     config.optimizer.update(learning_rate=1e-3, warmup_steps=100, ema_decay=0.999)
-    config.sampler.update(solver="euler", steps=8)
+    config.sampler.update(solver="euler", steps=4)
     config.release.update(tile=(5, 96, 96), overlap=(2, 32, 32))
     return config

@@ -164,6 +164,14 @@ def _export(
             release.vae, release.card.vae, [batch["gt"] for batch in batches]
         )
         release = Release(dataclasses.replace(release.card, vae=vae_config), vae)
-    release.card = dataclasses.replace(release.card, commit=checkpoint.commit())
+    # From the configuration as it is now: what is said of weights may change after training.
+    release.card = dataclasses.replace(
+        release.card,
+        sampler=config.sampler,
+        scale=config.release.scale,
+        tile=config.release.tile,
+        overlap=config.release.overlap,
+        commit=checkpoint.commit(),
+    )
     save_release(folder, release, model_dtype=config.release.model_dtype)
     log.info("wrote the release %s", folder)

@@ -142,10 +142,12 @@ def test_a_run_folder_restores_with_its_averaged_weights(finished):
 
 def test_an_export_is_a_release_of_the_averaged_weights(finished, tmp_path):
     folder, _, _ = finished
-    run.train(config_of(), folder, export=tmp_path / "release")
+    sampler = dataclasses.replace(config_of().sampler, steps=7)
+    run.train(config_of(sampler=sampler), folder, export=tmp_path / "release")
     exported, trained = load_release(tmp_path / "release"), checkpoint.load_run(folder)
     np.testing.assert_array_equal(exported.model.gamma[...], trained.model.gamma[...])
     assert exported.card.model == config_of().model
+    assert exported.card.sampler.steps == 7
     assert set(exported.prompts.states) == set(trained.prompts.states)
     assert len(exported.prompts.states) == 3
 
