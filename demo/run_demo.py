@@ -91,7 +91,8 @@ def enlarge(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def note(scores: dict[str, float]) -> str:
     """The picture's second line: the whole clip's scores, not those of the frame shown."""
-    return f"clip: PSNR {scores['psnr']:.2f} dB · LPIPS {scores['lpips']:.3f}"
+    psnr, ssim, lpips, dists = (scores[name] for name in ("psnr", "ssim", "lpips", "dists"))
+    return f"PSNR {psnr:.2f} · SSIM {ssim:.3f} · LPIPS {lpips:.3f} · DISTS {dists:.3f}"
 
 
 def written(output: Path) -> list[str]:

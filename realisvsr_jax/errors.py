@@ -1,5 +1,7 @@
 """One line for the user: what is wrong, where, and what to do."""
 
+import ast
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
@@ -37,7 +39,11 @@ def run_flags(main: Callable[[], int | None], values: Any = None) -> int:
         rest = values(sys.argv)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # ml_collections names the nearest key itself, on a line of its own.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = str(error)
+        if text[:1] in ("'", '"'):  # a KeyError's text is the repr of its message
+            with contextlib.suppress(ValueError, SyntaxError):
+                text = str(ast.literal_eval(text))
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         sys.stderr.write(f"error: {' '.join(lines)}\n")
         return 1
     if rest:

@@ -32,7 +32,10 @@ def command(monkeypatch, capsys):
         ((), "give --config configs/NAME.py and --workdir RUN"),
         (("--config", "configs/smok.py"), "smok.py"),
         ((*SMOKE, "--wrokdir", "x"), "Unknown command line flag 'wrokdir'. Did you mean: workdir"),
-        ((*SMOKE, "--config.loss.wavelet_weight=(1,2,2,2)"), "wavelet_weights"),
+        (
+            (*SMOKE, "--config.loss.wavelet_weight=(1,2,2,2)"),
+            'Did you mean "wavelet_weights" instead',
+        ),
         ((*SMOKE, "--config.steps=many"), "many"),
         ((*SMOKE, "extra"), "'extra' is not expected"),
     ],

@@ -35,7 +35,7 @@ class Journal:
         self.board = SummaryWriter(str(folder / "tensorboard"))
         self.config, self.steps = config, steps
         self.since = time.monotonic()
-        self.waited, self.clips, self.counted = 0.0, 0, 0
+        self.waited, self.clips, self.counted, self.reports = 0.0, 0, 0, 0
 
     def record(self, step: int, metrics: Metrics, clips: int, waited: float) -> None:
         """`step` is the one that was done; `waited` the seconds its data took to come."""
@@ -59,15 +59,18 @@ class Journal:
         }
         for name, value in (values | speed).items():
             self.board.add_scalar(name, value, step)
+        # The first steps compile, so their time says nothing of the others.
         minutes = (self.steps - step - 1) * seconds / self.counted / 60
+        left = f"{minutes:.1f} min left" if self.reports else ""
+        self.reports += 1
         log.info(
-            "step %d/%d  %s  %.2f clips/s  data %.0f%%  %.1f min left",
+            "step %d/%d  %s  %.2f clips/s  data %.0f%%  %s",
             step + 1,
             self.steps,
             "  ".join(f"{k} {v:.4g}" for k, v in values.items() if not k.endswith("_gradient")),
             speed["clips_per_second"],
             100 * speed["share_of_time_waiting_for_data"],
-            minutes,
+            left,
         )
         self.since = time.monotonic()
         self.waited, self.clips, self.counted = 0.0, 0, 0

@@ -54,6 +54,7 @@ def train(
             f"{config.data.batch_size}"
         )
     check_dtype(config.release.model_dtype)
+    log.info("%s: preparing the networks", folder)
     release = checkpoint.open_run(folder, config)
     trained = release.vae if config.task == "vae" else release.model
     assert trained is not None
@@ -79,6 +80,7 @@ def train(
             show = _preview_callback(config, preview, journal, parts, release)
             callbacks.append((config.log.preview_every, show))
         batches = make_data(config, release, int(state.step))
+        log.info("training; the first step of each bucket compiles, which can take minutes")
         state = run_steps(state, step_function, frozen, batches, journal, callbacks)
         checkpoints.save(state)
         journal.close()
