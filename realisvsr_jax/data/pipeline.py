@@ -8,6 +8,9 @@ the same.
 import dataclasses
 import functools
 import logging
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -110,6 +113,7 @@ class PairMaker:
 
     def __call__(self, index: int) -> dict[str, Any]:
         """`gt`, `lq`, `caption` and `index` of one pair."""
+        _end_with_parent()
         step, place = divmod(int(index), self.config.batch_size)
         number, earlier = bucket_at(step, len(self.config.buckets), self.config.seed)
         clips, bucket = self.by_bucket[number], self.config.buckets[number]
@@ -157,6 +161,19 @@ class PairMaker:
         cv2.setNumThreads(1)
         lq = degrade_clip(frames, rng, config.scale, config.degradation, lead=lead, margin=MARGIN)
         return frames[lead:], lq
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """In a worker process: ends it when the training process is gone, even by SIGKILL."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def wait() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True).start()
 
 
 @functools.lru_cache(maxsize=64)

@@ -138,7 +138,12 @@ def make_data(
     size = config.data.batch_size
     for batch in batches:
         captions = batch.get("caption") or [""] * size
-        arrays = {name: array for name, array in batch.items() if name not in ("caption", "index")}
+        # Copies: a worker's arrays lie in memory that it shares and takes back.
+        arrays = {
+            name: np.array(array)
+            for name, array in batch.items()
+            if name not in ("caption", "index")
+        }
         arrays["position"] = np.arange(size, dtype=np.uint32)
         if release.prompts is not None:
             prompts = captions if config.captions else [""] * size

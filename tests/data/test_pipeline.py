@@ -1,5 +1,8 @@
 import dataclasses
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -98,3 +101,28 @@ def test_when_nothing_can_be_read_training_stops():
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(InputError, match="did you mean 'paper'"):
         make_batches(dataclasses.replace(CONFIG, degradation="papr"), num_steps=1)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_workers_do_not_outlive_a_training_that_was_killed():
+    program = (
+        "import multiprocessing, time\n"
+        "from realisvsr_jax.data.pipeline import DataConfig, make_batches\n"
+        f"config = DataConfig(sources=({str(FOOTAGE)!r},), buckets=((1, 96, 96),), workers=2)\n"
+        "batches = make_batches(config, num_steps=100)\n"
+        "next(batches)\n"
+        "print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    training = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert training.stdout is not None
+    workers = [int(pid) for pid in training.stdout.readline().split()]
+    assert len(workers) == 2
+    training.kill()
+    training.wait()
+    training.stdout.close()
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
+            return
+        time.sleep(0.1)
+    raise AssertionError("a worker lives on")
