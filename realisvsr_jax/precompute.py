@@ -56,8 +56,9 @@ def _latents_of(release: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     from flax import nnx
 
     from realisvsr_jax.data import precomputed
+    from realisvsr_jax.resize import to_float
     from realisvsr_jax.training.networks import release_folder
-    from realisvsr_jax.training.objectives import enlarged, to_float
+    from realisvsr_jax.training.objectives import enlarged
     from realisvsr_jax.weights.release import load_vae
 
     graph, state = nnx.split(load_vae(release_folder(release)))

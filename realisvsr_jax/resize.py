@@ -1,10 +1,18 @@
-"""Bicubic enlargement of video: the one operator that training and restoration share."""
+"""What training and restoration both do to pixels: bytes to floats, bicubic enlargement."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Video
+
+
+def to_float(frames: Any) -> Float[Array, "..."]:
+    """uint8 or floats of any width to float32 in [−1, 1]."""
+    video = frames.astype(jnp.float32)
+    return video / 127.5 - 1.0 if frames.dtype == jnp.uint8 else video
 
 
 def bicubic(video: Video, height: int, width: int) -> Float[Array, "B T height width 3"]:

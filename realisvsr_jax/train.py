@@ -29,9 +29,9 @@ def main() -> None:
     from realisvsr_jax.training.settings import from_flag
 
     config = from_flag(FLAGS.config)
-    if FLAGS.export and Path(FLAGS.export).exists():
-        raise InputError(f"--export {FLAGS.export} exists; name a new folder")
     export = Path(FLAGS.export) if FLAGS.export else None
+    if export and export.exists():
+        raise InputError(f"--export {export} exists; name a new folder")
     digest = run.train(config, Path(FLAGS.workdir), export, preview_picture)
     sys.stdout.write(f"state sha256 {digest}\n")
 

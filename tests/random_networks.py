@@ -1,5 +1,6 @@
 """Networks in which every parameter matters, and programs that compile fast, for any test."""
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -31,6 +32,17 @@ def drawn(constructor: Callable[[], Network], scale: float = 1.0, seed: int = 0)
         return leaf.replace(jnp.asarray(value, jnp.float32))
 
     return nnx.merge(graph, nnx.map_state(draw, state))
+
+
+def numbered(constructor: Callable[[], nnx.Module]) -> dict[str, np.ndarray]:
+    """Every parameter by its path, 'blocks/norm3/scale'; no two of their numbers are the same."""
+    state = nnx.state(nnx.eval_shape(constructor))
+    shapes = {"/".join(map(str, path)): p.shape for path, p in nnx.to_flat_state(state)}
+    starts = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())])
+    return {
+        path: np.arange(start, start + math.prod(shape), dtype=np.float32).reshape(shape)
+        for start, (path, shape) in zip(starts, shapes.items())
+    }
 
 
 def random(*shape: int, seed: int = 1) -> jax.Array:

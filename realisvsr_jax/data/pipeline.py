@@ -54,15 +54,20 @@ class DataConfig:
 
 
 def make_batches(
-    config: DataConfig, *, start_step: int = 0, num_steps: int
+    config: DataConfig,
+    *,
+    start_step: int = 0,
+    num_steps: int,
+    clips: Sequence[SourceClip] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Batches for steps start_step … start_step + num_steps.
 
     Each has `gt` uint8 [B, T, H, W, 3], `lq` uint8 [B, T, H/scale, W/scale, 3], `caption` (a list
-    of B strings) and `index` [B]. Raises InputError for sources without a clip of a bucket's
-    size, for sizes that the scale does not divide, and where too many clips cannot be read.
+    of B strings) and `index` [B]. `clips` are those of the sources, which are indexed anew
+    without it. Raises InputError for sources without a clip of a bucket's size, for sizes that
+    the scale does not divide, and where too many clips cannot be read.
     """
-    pairs = PairMaker(config, index_clips(config.sources))
+    pairs = PairMaker(config, index_clips(config.sources) if clips is None else clips)
     size = config.batch_size
     dataset = grain.MapDataset.range(start_step * size, (start_step + num_steps) * size)
     dataset = dataset.map(pairs).batch(size, batch_fn=_collate)

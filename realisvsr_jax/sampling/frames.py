@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Shaped
 
 from realisvsr_jax.axes import Video
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.resize import bicubic
+from realisvsr_jax.resize import bicubic, to_float
 from realisvsr_jax.sampling.color import correct
 from realisvsr_jax.sampling.tiles import Size
 from realisvsr_jax.vae.wan_vae import VAEConfig
@@ -92,12 +92,6 @@ def finish(video: Video, frames: Any, size: Sides, method: str) -> Shaped[Array,
     if frames.dtype == jnp.uint8:
         video = jnp.round((video + 1.0) * 127.5)
     return video.astype(frames.dtype)
-
-
-def to_float(frames: Any) -> Video:
-    """uint8 or floats of any width to float32 in [−1, 1]."""
-    video = frames.astype(jnp.float32)
-    return video / 127.5 - 1.0 if frames.dtype == jnp.uint8 else video
 
 
 def pad(video: Video, height: int, width: int) -> Float[Array, "B T height width 3"]:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from realisvsr_jax.resize import to_float
 from realisvsr_jax.sampling.solvers import solve
-from realisvsr_jax.training.objectives import enlarged, to_float
+from realisvsr_jax.training.objectives import enlarged
 from realisvsr_jax.weights.release import Release
 
 ROWS = 2  # clips shown

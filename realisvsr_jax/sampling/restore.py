@@ -34,13 +34,12 @@ from realisvsr_jax.sampling.frames import (
 from realisvsr_jax.sampling.solvers import Schedule, integrate, make_schedule
 from realisvsr_jax.sampling.tiles import Size, Tiling, latent_tile, plan_tiles
 from realisvsr_jax.settings import nearest
-from realisvsr_jax.weights.release import CARD, Release, load_release
+from realisvsr_jax.weights.release import CARD, RUN_FILE, Release, load_release
 
 log = logging.getLogger(__name__)
 
 Number = int | float
 Progress = Callable[[int, int], object]
-RUN_FILE = "run.json"
 
 
 def load(path: str | Path | None = None) -> "Restorer":

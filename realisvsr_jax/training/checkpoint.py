@@ -20,9 +20,14 @@ from realisvsr_jax.errors import InputError
 from realisvsr_jax.training import networks
 from realisvsr_jax.training.settings import TrainingConfig
 from realisvsr_jax.training.state import TrainState, init_state, make_optimizer, partition
-from realisvsr_jax.weights.release import Release, load_release, release_hash, save_release
+from realisvsr_jax.weights.release import (
+    RUN_FILE,
+    Release,
+    load_release,
+    release_hash,
+    save_release,
+)
 
-RUN_FILE = "run.json"
 # What may change between two starts of one run: none of it alters a step's result.
 MAY_CHANGE = ("log.", "data.workers", "release.", "sampler.")
 
@@ -140,10 +145,9 @@ def load_run(folder: str | Path) -> Release:
             "add --export DIR to its command and use DIR"
         )
     release = load_release(_initial_folder(folder))
-    if not (folder / "checkpoints").is_dir():
-        raise InputError(f"{folder} has no checkpoint yet")
-    checkpoints = Checkpoints(folder / "checkpoints")
-    if checkpoints.latest_step() is None:
+    saved = folder / "checkpoints"
+    checkpoints = Checkpoints(saved) if saved.is_dir() else None
+    if checkpoints is None or checkpoints.latest_step() is None:
         raise InputError(f"{folder} has no checkpoint yet")
     assert release.model is not None
     parts, params = partition(release.model, config.parameters)

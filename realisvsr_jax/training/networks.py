@@ -12,8 +12,8 @@ from flax import nnx
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.model.realisvsr import RealisVSR
+from realisvsr_jax.resize import to_float
 from realisvsr_jax.text.prompt_cache import PromptCache
-from realisvsr_jax.training.objectives import to_float
 from realisvsr_jax.training.settings import TrainingConfig
 from realisvsr_jax.vae.wan_vae import VAEConfig, WanVAE
 from realisvsr_jax.weights.release import Release, ReleaseCard, load_card, load_release
@@ -47,13 +47,7 @@ def initial_release(config: TrainingConfig) -> Release:
         other = load_release(release_folder(config.init_vae))
         vae, vae_config = other.vae, other.card.vae
     vae = vae or WanVAE(vae_config, rngs=nnx.Rngs(config.seed))
-    card = ReleaseCard(
-        vae=vae_config,
-        sampler=config.sampler,
-        scale=config.release.scale,
-        tile=config.release.tile,
-        overlap=config.release.overlap,
-    )
+    card = described(ReleaseCard(vae=vae_config), config)
     if config.task == "vae":
         return Release(card, vae)
     model = base.model if base else None
@@ -69,6 +63,17 @@ def initial_release(config: TrainingConfig) -> Release:
         model.init_cpc_from_dit()
     prompts = _prompts(config, base)
     return Release(dataclasses.replace(card, model=config.model), vae, model, prompts)
+
+
+def described(card: ReleaseCard, config: TrainingConfig) -> ReleaseCard:
+    """The card with what the configuration says of the weights: it may change after training."""
+    return dataclasses.replace(
+        card,
+        sampler=config.sampler,
+        scale=config.release.scale,
+        tile=config.release.tile,
+        overlap=config.release.overlap,
+    )
 
 
 def _prompts(config: TrainingConfig, base: Release | None) -> PromptCache:

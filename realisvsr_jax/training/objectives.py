@@ -9,19 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from realisvsr_jax import flow
-from realisvsr_jax.axes import ByteVideo, Video
+from realisvsr_jax.axes import Video
 from realisvsr_jax.losses.hr import HRLossConfig, hr_loss
-from realisvsr_jax.resize import bicubic
+from realisvsr_jax.resize import bicubic, to_float
 from realisvsr_jax.training.settings import FlowConfig, VAELossConfig
 from realisvsr_jax.training.state import Partition
 from realisvsr_jax.training.step import Batch, Metrics
 
 Perceptual = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-def to_float(video: ByteVideo) -> Video:
-    """Bytes to [−1, 1]."""
-    return video.astype(jnp.float32) / 127.5 - 1.0
 
 
 def enlarged(batch: Batch) -> Video:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from realisvsr_jax.data import pipeline, precomputed
+from realisvsr_jax.data.sources import SourceClip, index_clips
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.evals.perceptual import load_lpips
 from realisvsr_jax.training import checkpoint, networks
@@ -76,10 +77,11 @@ def train(
         )
         journal = Journal(folder, config.log, config.steps)
         callbacks: list[Callback] = [(config.log.save_every, checkpoints.save)]
+        clips = None if config.precomputed else index_clips(config.data.sources)
         if preview and config.log.preview_every:
-            show = _preview_callback(config, preview, journal, parts, release)
+            show = _preview_callback(config, preview, journal, parts, release, clips)
             callbacks.append((config.log.preview_every, show))
-        batches = make_data(config, release, int(state.step))
+        batches = make_data(config, release, int(state.step), clips=clips)
         log.info("training; the first step of each bucket compiles, which can take minutes")
         state = run_steps(state, step_function, frozen, batches, journal, callbacks)
         checkpoints.save(state)
@@ -105,11 +107,16 @@ def _objective(config: TrainingConfig, parts: Partition, release: Release) -> tu
 
 
 def _preview_callback(
-    config: TrainingConfig, preview: Preview, journal: Journal, parts: Partition, release: Release
+    config: TrainingConfig,
+    preview: Preview,
+    journal: Journal,
+    parts: Partition,
+    release: Release,
+    clips: Sequence[SourceClip] | None,
 ) -> Callable[[TrainState], None]:
     """Shows the run's first batch, restored by the averaged weights."""
     alone = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=0))
-    batch = next(make_data(alone, release, 0, num_steps=1))
+    batch = next(make_data(alone, release, 0, num_steps=1, clips=clips))
 
     def show(state: TrainState) -> None:
         picture = preview(_averaged(config, parts, state, release), batch)
@@ -119,9 +126,16 @@ def _preview_callback(
 
 
 def make_data(
-    config: TrainingConfig, release: Release, start_step: int, num_steps: int | None = None
+    config: TrainingConfig,
+    release: Release,
+    start_step: int,
+    num_steps: int | None = None,
+    clips: Sequence[SourceClip] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches for the steps that are left: clips, positions and, for restoration, text."""
+    """Batches for the steps that are left: clips, positions and, for restoration, text.
+
+    `clips` are those of the sources, which are indexed anew without it.
+    """
     steps = config.steps - start_step if num_steps is None else num_steps
     if config.precomputed:
         batches = precomputed.read_batches(
@@ -134,16 +148,13 @@ def make_data(
             num_steps=steps,
         )
     else:
-        batches = pipeline.make_batches(config.data, start_step=start_step, num_steps=steps)
+        batches = pipeline.make_batches(
+            config.data, start_step=start_step, num_steps=steps, clips=clips
+        )
     size = config.data.batch_size
     for batch in batches:
         captions = batch.get("caption") or [""] * size
-        # Copies: a worker's arrays lie in memory that it shares and takes back.
-        arrays = {
-            name: np.array(array)
-            for name, array in batch.items()
-            if name not in ("caption", "index")
-        }
+        arrays = {name: array for name, array in batch.items() if name not in ("caption", "index")}
         arrays["position"] = np.arange(size, dtype=np.uint32)
         if release.prompts is not None:
             prompts = captions if config.captions else [""] * size
@@ -171,14 +182,7 @@ def _export(
             release.vae, release.card.vae, [batch["gt"] for batch in batches]
         )
         release = Release(dataclasses.replace(release.card, vae=vae_config), vae)
-    # From the configuration as it is now: what is said of weights may change after training.
-    release.card = dataclasses.replace(
-        release.card,
-        sampler=config.sampler,
-        scale=config.release.scale,
-        tile=config.release.tile,
-        overlap=config.release.overlap,
-        commit=checkpoint.commit(),
-    )
+    card = networks.described(release.card, config)
+    release.card = dataclasses.replace(card, commit=checkpoint.commit())
     save_release(folder, release, model_dtype=config.release.model_dtype)
     log.info("wrote the release %s", folder)

@@ -29,6 +29,7 @@ from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.vae.wan_vae import VAEConfig, WanVAE
 
 CARD, PROMPTS = "model.json", "prompts.safetensors"
+RUN_FILE = "run.json"  # what a training RUN has in the place of a card
 FORMAT = 1
 SHARD_BYTES = 4 << 30
 STACKED = (("dit", "blocks"), ("cpc", "blocks"), ("cpc", "out"))

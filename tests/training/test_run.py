@@ -13,8 +13,8 @@ import realisvsr_jax
 from configs import smoke
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
+from realisvsr_jax.resize import to_float
 from realisvsr_jax.training import checkpoint, run
-from realisvsr_jax.training.objectives import to_float
 from realisvsr_jax.training.settings import TrainingConfig
 from realisvsr_jax.weights.release import load_release
 

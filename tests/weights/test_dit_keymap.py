@@ -1,11 +1,10 @@
 """The name table is a bijection, in both dialects, and complains about every other key."""
 
-import math
-
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from random_networks import numbered
 
 from realisvsr_jax.model.wan_dit import DiTConfig, WanDiT
 from realisvsr_jax.weights.dit_keymap import from_torch, rules, to_torch
@@ -17,13 +16,7 @@ CONFIG = DiTConfig(
 
 
 def flat_arrays() -> dict[str, np.ndarray]:
-    state = nnx.state(nnx.eval_shape(lambda: WanDiT(CONFIG, rngs=nnx.Rngs(0))))
-    shapes = {"/".join(map(str, path)): p.shape for path, p in nnx.to_flat_state(state)}
-    starts = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())])
-    return {
-        path: np.arange(start, start + math.prod(shape), dtype=np.float32).reshape(shape)
-        for start, (path, shape) in zip(starts, shapes.items())
-    }
+    return numbered(lambda: WanDiT(CONFIG, rngs=nnx.Rngs(0)))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -2,11 +2,11 @@
 
 import dataclasses
 import functools
-import math
 
 import numpy as np
 import pytest
 from flax import nnx
+from random_networks import numbered
 
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.vae.wan_vae import TINY_VAE, WAN_VAE, WanVAE
@@ -18,14 +18,7 @@ CONFIG = dataclasses.replace(WAN_VAE, base_dim=2, z_dim=3, mean=(0.0,) * 3, std=
 
 @functools.cache
 def flat_arrays() -> dict[str, np.ndarray]:
-    """No two numbers are the same."""
-    state = nnx.state(nnx.eval_shape(lambda: WanVAE(CONFIG, rngs=nnx.Rngs(0))))
-    shapes = {"/".join(map(str, path)): p.shape for path, p in nnx.to_flat_state(state)}
-    starts = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())])
-    return {
-        path: np.arange(start, start + math.prod(shape), dtype=np.float32).reshape(shape)
-        for start, (path, shape) in zip(starts, shapes.items())
-    }
+    return numbered(lambda: WanVAE(CONFIG, rngs=nnx.Rngs(0)))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
