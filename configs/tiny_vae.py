@@ -18,7 +18,7 @@ def get_config() -> Any:
     """Wan's VAE at 1/6 of its width, without its norm (see VAEConfig)."""
     config = common.get_config()
     config.task = "vae"
-    config.steps = 2000
+    config.steps = 1600
     config.parameters = (".*",)
     config.accumulate = 1
     config.vae = ml_collections.ConfigDict(settings.to_mapping(TINY_VAE))
@@ -26,9 +26,14 @@ def get_config() -> Any:
     config.data.buckets = ((1, 96, 96), (5, 64, 64), (9, 64, 64), (17, 48, 48))
     config.data.batch_size = 4
     config.precomputed = "data/tiny/pairs"
-    config.log.update(print_every=20, save_every=200, preview_every=200)
+    config.log.update(print_every=20, save_every=100, preview_every=400)
+    config.validation.update(every=400, sources=("data/tiny/validation",), bucket=(9, 128, 128))
     with config.optimizer.unlocked():
         config.optimizer.update(
-            learning_rate=8e-4, schedule="cosine", warmup_steps=150, ema_decay=0.995
+            name="muon",
+            learning_rate=1.2e-3,
+            schedule="cosine",
+            warmup_steps=100,
+            ema_decay=0.995,
         )
     return config

@@ -12,7 +12,7 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one clear line."""
 
 
-def program(main: Callable[[], int | None], values: Any = None) -> NoReturn:
+def program(main: Callable[[], int | None], values: Any) -> NoReturn:
     """A console script: messages go to stderr as they are, then `run_flags`, then exit."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in ("absl", "orbax", "jax"):
@@ -20,15 +20,14 @@ def program(main: Callable[[], int | None], values: Any = None) -> NoReturn:
     sys.exit(run_flags(main, values))
 
 
-def run_flags(main: Callable[[], int | None], values: Any = None) -> int:
+def run_flags(main: Callable[[], int | None], values: Any) -> int:
     """Parses the command line with absl, then `report(main)`.
 
     A flag that is unknown, misspelt or of a wrong type is one line as well. `values` are the
-    program's own FlagValues, where it does not use absl's global ones. `--help` lists them.
+    program's own FlagValues. `--help` lists them; `--a-b` is `--a_b`.
     """
     from absl import flags
 
-    values = flags.FLAGS if values is None else values
     if "--help" in sys.argv[1:]:
         about = sys.modules[main.__module__].__doc__
         sys.stdout.write(f"{about}\n{values.get_help(include_special_flags=False)}\n")
@@ -36,7 +35,7 @@ def run_flags(main: Callable[[], int | None], values: Any = None) -> int:
     if "" not in sys.path:
         sys.path.insert(0, "")  # as with `python -m`: a configuration may import its neighbours
     try:
-        rest = values(sys.argv)[1:]
+        rest = values([_underscored(argument) for argument in sys.argv])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # ml_collections names the nearest key itself, on a line of its own.
         text = str(error)
@@ -50,6 +49,14 @@ def run_flags(main: Callable[[], int | None], values: Any = None) -> int:
         sys.stderr.write(f"error: {rest[0]!r} is not expected; every option is a --flag\n")
         return 1
     return report(main)
+
+
+def _underscored(argument: str) -> str:
+    """A flag's dashes, which other programs have, as absl's underscores; values stay."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def report(main: Callable[[], int | None]) -> int:

@@ -7,12 +7,13 @@ predicts the velocity dz/dt = ε − x0 (Eqs. 4–6; the sign in Eq. 3 is a slip
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Latent
 
-DISTRIBUTIONS = ("uniform", "logit_normal")
+DISTRIBUTIONS = ("uniform", "logit_normal", "one")
 
 Sigma = TypeVar("Sigma", float, np.ndarray, Array)
 
@@ -60,12 +61,15 @@ def sample_time(
     """Random times in [0, 1] for training: a draw of `distribution`, then `shift`.
 
     "uniform" is Wan's choice; "logit_normal" is the sigmoid of a standard normal (Stable
-    Diffusion 3). Raises ValueError for another name.
+    Diffusion 3); "one" is t = 1 alone, for networks of a single step. Raises ValueError for
+    another name.
     """
     if distribution == "uniform":
         t = jax.random.uniform(key, shape)
     elif distribution == "logit_normal":
         t = jax.nn.sigmoid(jax.random.normal(key, shape))
+    elif distribution == "one":
+        t = jnp.ones(shape)
     else:
         known = ", ".join(DISTRIBUTIONS)
         raise ValueError(f"unknown distribution of times {distribution!r}; known: {known}")

@@ -1,7 +1,8 @@
 """Trains: `python -m realisvsr_jax.train --config configs/tiny.py --workdir RUN`.
 
 The same command goes on with a run that was stopped; on a finished one it prints the hash of the
-state again. `--config.optimizer.learning_rate=1e-4` and the like override the file.
+state again. `--config.optimizer.learning_rate=1e-4` and the like override the file. On SIGTERM
+it saves after the step under way and exits with 75.
 """
 
 import sys
@@ -20,11 +21,26 @@ flags.DEFINE_string("workdir", None, "RUN folder: checkpoints, losses, pictures.
 flags.DEFINE_string("export", None, "Write the averaged weights as this release folder.", **_here)
 
 
-def main() -> None:
+def main() -> int:
     """Reads the flags, then trains."""
     if FLAGS.config is None or FLAGS.workdir is None:
         raise InputError("give --config configs/NAME.py and --workdir RUN")
+    from realisvsr_jax.training.termination import EXIT_STATUS, Terminated, Termination
+
+    try:
+        with Termination() as termination:
+            digest = _train(termination)
+    except Terminated:
+        sys.stderr.write("stopped by SIGTERM; the same command goes on\n")
+        return EXIT_STATUS
+    sys.stdout.write(f"state sha256 {digest}\n")
+    return 0
+
+
+def _train(termination: Any) -> str:
+    """The state's hash."""
     from realisvsr_jax.sampling.preview import preview_picture
+    from realisvsr_jax.sampling.validation import Validator
     from realisvsr_jax.training import run
     from realisvsr_jax.training.settings import from_flag
 
@@ -32,8 +48,8 @@ def main() -> None:
     export = Path(FLAGS.export) if FLAGS.export else None
     if export and export.exists():
         raise InputError(f"--export {export} exists; name a new folder")
-    digest = run.train(config, Path(FLAGS.workdir), export, preview_picture)
-    sys.stdout.write(f"state sha256 {digest}\n")
+    hooks = run.Hooks(preview_picture, Validator, termination)
+    return run.train(config, Path(FLAGS.workdir), export, hooks)
 
 
 def run() -> None:

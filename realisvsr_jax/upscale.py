@@ -28,6 +28,15 @@ flags.DEFINE_float("scale", 4.0, "Enlargement; 1 restores alone.", 1.0, **_here)
 flags.DEFINE_integer("steps", None, "Of the sampler; what the weights say if absent.", 1, **_here)
 flags.DEFINE_integer("seed", 0, "Of the noise.", 0, 2**32 - 1, **_here)
 flags.DEFINE_enum("color", "wavelet", ["wavelet", "adain", "none"], "Colour correction.", **_here)
+flags.DEFINE_string("prompt", None, "What the clip shows; what the weights say if absent.", **_here)
+flags.DEFINE_string("negative_prompt", "", "What guidance leads away from.", **_here)
+flags.DEFINE_float(
+    "guidance",
+    None,
+    "1: none; above: two forwards a step. What the weights say if absent.",
+    **_here,
+)
+flags.DEFINE_float("condition_scale", 1.0, "Of the control branch; 0 leaves it out.", **_here)
 flags.DEFINE_integer("start", 0, "The first frame.", 0, **_here)
 flags.DEFINE_integer("frames", None, "How many frames; to the end if absent.", 1, **_here)
 flags.DEFINE_bool("overwrite", False, "Replace an output that exists.", **_here)
@@ -86,6 +95,10 @@ def restore_clip(model: Any, clip: Clip) -> Any:
             steps=FLAGS.steps,
             seed=FLAGS.seed,
             color=FLAGS.color,
+            guidance=FLAGS.guidance,
+            prompt=FLAGS.prompt,
+            negative_prompt=FLAGS.negative_prompt,
+            condition_scale=FLAGS.condition_scale,
             progress=advance,
         )
 

@@ -79,7 +79,15 @@ def test_the_whole_way(clip, tmp_path, tiny_release):
 def test_the_whole_clip_keeps_its_frames_times_and_sound(clip, tmp_path, run, enlarger):
     output = tmp_path / "out.mkv"
     assert run("--input", clip, "--output", output, "--scale", 3, "--seed", 7) == (0, [])
-    assert enlarger.options == {"steps": None, "seed": 7, "color": "wavelet"}
+    assert enlarger.options == {
+        "steps": None,
+        "seed": 7,
+        "color": "wavelet",
+        "guidance": None,
+        "prompt": None,
+        "negative_prompt": "",
+        "condition_scale": 1.0,
+    }
     restored, source = read_video(output), read_video(clip)
     assert numbers(restored.frames) == list(range(12))
     assert restored.frames.shape[1:3] == (24, 36)
@@ -87,6 +95,33 @@ def test_the_whole_clip_keeps_its_frames_times_and_sound(clip, tmp_path, run, en
     assert [data for _, data in packets(output, "audio")] == [
         data for _, data in packets(clip, "audio")
     ]
+
+
+def test_prompts_and_guidance_reach_the_model(clip, tmp_path, run, enlarger):
+    texts = ["--prompt", "sharp", "--negative-prompt=a--b", "--guidance", 2.5]
+    place = ["--input", clip, "--output", tmp_path / "out.mp4"]
+    assert run(*place, *texts, "--condition_scale", 0) == (0, [])
+    options = enlarger.options
+    assert (options["prompt"], options["negative_prompt"]) == ("sharp", "a--b")
+    assert (options["guidance"], options["condition_scale"]) == (2.5, 0.0)
+
+
+def test_guidance_changes_the_clip_and_an_unknown_prompt_says_how_to_encode_it(clip, tmp_path, run):
+    def restored(name, *options):
+        place = ["--input", clip, "--output", tmp_path / name, "--frames", 1, "--steps", 1]
+        assert run(*place, *options) == (0, [])
+        return read_video(tmp_path / name).frames
+
+    plain = restored("plain.mkv", "--prompt", "sharp")
+    guided = restored("guided.mkv", "--prompt", "sharp", "--guidance", 8)
+    assert not np.array_equal(plain, guided)
+    status, errors = run("--input", clip, "--output", tmp_path / "no.mp4", "--prompt", "blurred")
+    assert status == 1
+    assert errors == [
+        "error: the prompt 'blurred' is not in the cache; encode it with python -m "
+        "convert.encode_prompts, or use one of: '', 'sharp'"
+    ]
+    assert not (tmp_path / "no.mp4").exists()
 
 
 def test_a_part_has_its_own_frames(clip, tmp_path, run, enlarger):

@@ -62,8 +62,9 @@ def make_batches(
 ) -> Iterator[dict[str, Any]]:
     """Batches for steps start_step … start_step + num_steps.
 
-    Each has `gt` uint8 [B, T, H, W, 3], `lq` uint8 [B, T, H/scale, W/scale, 3], `caption` (a list
-    of B strings) and `index` [B]. `clips` are those of the sources, which are indexed anew
+    Each has `gt` uint8 [B, T, H, W, 3], `lq` uint8 [B, T, H/scale, W/scale, 3], `index` [B], and
+    lists of strings: `caption` and `clip` (its path), a string a pair, and `replaced`, why clips
+    had to be replaced by others. `clips` are those of the sources, which are indexed anew
     without it. Raises InputError for sources without a clip of a bucket's size, for sizes that
     the scale does not divide, and where too many clips cannot be read.
     """
@@ -117,24 +118,24 @@ class PairMaker:
         return kept
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """`gt`, `lq`, `caption` and `index` of one pair."""
+        """One pair, by the names that `make_batches` gives."""
         _end_with_parent()
         step, place = divmod(int(index), self.config.batch_size)
         number, earlier = bucket_at(step, len(self.config.buckets), self.config.seed)
         clips, bucket = self.by_bucket[number], self.config.buckets[number]
         position = earlier * self.config.batch_size + place
-        error = None
+        replaced: list[str] = []
         for attempt in range(ATTEMPTS):
             clip = clips[self._choice(len(clips), number, position, int(index), attempt)]
             rng = np.random.default_rng([self.config.seed, _CROP, int(index), attempt])
             try:
                 gt, lq = self._pair(clip, bucket, rng)
             except InputError as reason:
-                log.warning("pair %d: clip replaced: %s", index, reason)
-                error = reason
+                replaced.append(str(reason))
                 continue
-            return {"gt": gt, "lq": lq, "caption": clip.caption, "index": np.int64(index)}
-        raise InputError(f"{ATTEMPTS} clips in a row cannot be read, the last: {error}")
+            names = {"caption": clip.caption, "clip": str(clip.path), "replaced": replaced}
+            return {"gt": gt, "lq": lq, "index": np.int64(index)} | names
+        raise InputError(f"{ATTEMPTS} clips in a row cannot be read, the last: {replaced[-1]}")
 
     def _choice(self, count: int, bucket: int, position: int, index: int, attempt: int) -> int:
         """Every clip once an epoch, in an order of its own; a replacement is drawn anew."""
@@ -190,4 +191,5 @@ def _collate(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     batch: dict[str, Any] = {
         name: np.stack([pair[name] for pair in pairs]) for name in ("gt", "lq", "index")
     }
-    return batch | {"caption": [pair["caption"] for pair in pairs]}
+    batch |= {name: [pair[name] for pair in pairs] for name in ("caption", "clip")}
+    return batch | {"replaced": [reason for pair in pairs for reason in pair["replaced"]]}

@@ -139,27 +139,30 @@ def read_batches(
     seed: int,
     start_step: int = 0,
     num_steps: int | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[dict[str, Any]]:
     """Batches for steps start_step, start_step + 1, …; each a pure function of (seed, step).
 
     Clips are drawn with replacement between steps, without within one. Pairs are cropped, at
     random and in space and time, to the step's bucket: pixels to one of `buckets` (T, H, W),
-    which the scale divides, latents to one of `latent_buckets` (t, h, w). Raises InputError
-    where a shard is smaller than the bucket or the batch.
+    which the scale divides, latents to one of `latent_buckets` (t, h, w). Beside both arrays,
+    `clip` names the pairs. Raises InputError where a shard is smaller than the bucket or the
+    batch.
     """
     shards = open_shards(folder)
     names, buckets = (PIXELS, buckets) if "gt" in shards[0] else (LATENTS, latent_buckets)
     step = start_step
     while num_steps is None or step < start_step + num_steps:
         rng = np.random.default_rng([seed, step])
-        shard = shards[int(rng.integers(len(shards)))]
+        number = int(rng.integers(len(shards)))
+        shard = shards[number]
         clips = len(next(iter(shard.values())))
         if clips < batch_size:
             raise InputError(f"{folder}: a shard has {clips} clips, the batch takes {batch_size}")
         rows = np.sort(rng.choice(clips, batch_size, replace=False))
         bucket = buckets[int(rng.integers(len(buckets)))]
         batch = _cropped([shard[name] for name in names], rows, bucket, rng, folder)
-        yield dict(zip(names, batch))
+        pairs = [f"{shard_path(folder, number)} pair {row}" for row in rows]
+        yield dict(zip(names, batch)) | {"clip": pairs}
         step += 1
 
 

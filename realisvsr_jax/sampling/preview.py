@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from realisvsr_jax.resize import to_float
-from realisvsr_jax.sampling.solvers import solve
+from realisvsr_jax.sampling.solvers import initial_noise, solve
 from realisvsr_jax.training.objectives import enlarged
 from realisvsr_jax.weights.release import Release
 
@@ -48,7 +48,7 @@ def _restored(release: Release, batch: dict[str, jax.Array]) -> tuple[jax.Array,
         else:
             low, truth = vae.decode(batch["lq_latent"]), vae.decode(batch["gt_latent"])
             condition = batch["lq_latent"]
-        noise = jax.random.normal(jax.random.key(0), condition.shape)
+        noise = initial_noise(jax.random.key(0), condition.shape, sampler)
 
         def velocity(z, timestep):
             return model(z, jnp.full(z.shape[:1], timestep), condition, batch["text"])

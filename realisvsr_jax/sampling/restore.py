@@ -31,9 +31,10 @@ from realisvsr_jax.sampling.frames import (
     plan_geometry,
     take,
 )
-from realisvsr_jax.sampling.solvers import Schedule, integrate, make_schedule
+from realisvsr_jax.sampling.solvers import Schedule, initial_noise, integrate, make_schedule
 from realisvsr_jax.sampling.tiles import Size, Tiling, latent_tile, plan_tiles
 from realisvsr_jax.settings import nearest
+from realisvsr_jax.vae.wan_vae import WanVAE
 from realisvsr_jax.weights.release import CARD, RUN_FILE, Release, load_release
 
 log = logging.getLogger(__name__)
@@ -162,6 +163,11 @@ class Restorer:
         jax.effects_barrier()
         return self._decode_clip(latent, clip, geometry, color)
 
+    @property
+    def vae(self) -> WanVAE:
+        """The VAE by itself."""
+        return nnx.merge(self._vae_graph, self._vae)
+
     def _texts(
         self, prompt: str | None, negative_prompt: str, guidance: float
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -235,7 +241,7 @@ class Restorer:
             jax.debug.callback(self._on_step, v[0, 0, 0, 0, 0])
             return v
 
-        noise = jax.random.normal(jax.random.key(seed), condition.shape, jnp.float32)
+        noise = initial_noise(jax.random.key(seed), condition.shape, self.card.sampler)
         return integrate(reporting, noise, schedule)
 
     def _on_step(self, _: Any) -> None:

@@ -9,7 +9,7 @@ Sources: Wan2.1 fm_solvers_unipc.py; diffusers UniPCMultistepScheduler; Zhao et 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -33,6 +33,7 @@ class SamplerConfig:
     `solver`: "unipc" (order 2, corrected) or "euler". `steps`: forward passes, at guidance 1.
     `shift`: s of `flow.shift`. `guidance`: scale of classifier-free guidance; 1 is without.
     `schedule`: whose noise levels, Wan2.1's ("official") or diffusers'; see `noise_levels`.
+    `noise`: deviation of what is started from; 0 for networks that learnt without.
     Raises InputError for a value outside these.
     """
 
@@ -41,6 +42,7 @@ class SamplerConfig:
     shift: float = 5.0
     guidance: float = 1.0
     schedule: str = "official"
+    noise: float = 1.0
 
     def __post_init__(self) -> None:
         for name, known in (("solver", SOLVERS), ("schedule", SCHEDULES)):
@@ -51,6 +53,11 @@ class SamplerConfig:
             raise InputError(f"sampler steps must be at least 1, got {self.steps}")
         if self.shift <= 0:
             raise InputError(f"sampler shift must be positive, got {self.shift}")
+
+
+def initial_noise(key: Array, shape: Sequence[int], config: SamplerConfig) -> Sample:
+    """What sampling starts from, float32."""
+    return config.noise * jax.random.normal(key, tuple(shape))
 
 
 class Schedule(NamedTuple):

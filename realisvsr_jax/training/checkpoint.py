@@ -14,11 +14,12 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.training import networks
-from realisvsr_jax.training.settings import TrainingConfig
+from realisvsr_jax.training.settings import LogConfig, TrainingConfig
 from realisvsr_jax.training.state import TrainState, init_state, make_optimizer, partition
 from realisvsr_jax.weights.release import (
     RUN_FILE,
@@ -29,21 +30,25 @@ from realisvsr_jax.weights.release import (
 )
 
 # What may change between two starts of one run: none of it alters a step's result.
-MAY_CHANGE = ("log.", "data.workers", "release.", "sampler.")
+MAY_CHANGE = ("log.", "data.workers", "release.", "sampler.", "validation.", "health.")
 
 
 class Checkpoints:
-    """Saves and restores `TrainState`; a save appears under its name only when complete."""
+    """Saves and restores `TrainState`; a save appears under its name only when complete.
 
-    def __init__(self, folder: Path, keep: int | None = None):
-        """`keep` is how many stay; None only reads, also beside a run that is saving."""
+    With `log`, the last `log.keep` stay, those at a multiple of `log.keep_every`, and the one
+    with the best score. Without, it only reads, also beside a run that is saving.
+    """
+
+    def __init__(self, folder: Path, log: LogConfig | None = None):
         # On the CPU, a save in the background would read buffers that the next step reuses.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            preservation_policy=_kept(log) if log else None,
+            best_fn=_score,  # without it, scores are not written
             enable_async_checkpointing=jax.default_backend() != "cpu",
-            cleanup_tmp_directories=keep is not None,
-            create=keep is not None,
-            read_only=keep is None,
+            cleanup_tmp_directories=log is not None,
+            create=log is not None,
+            read_only=log is None,
         )
         self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -51,16 +56,26 @@ class Checkpoints:
         """The newest complete checkpoint's step, or None."""
         return self.manager.latest_step()
 
-    def save(self, state: TrainState) -> None:
-        """Saves under the state's own step; one that is there already stays."""
-        step = int(state.step)
-        if self.manager.latest_step() != step:
-            self.manager.save(step, args=ocp.args.StandardSave(_as_tree(state)))
+    def best_step(self) -> int | None:
+        """The step with the best score, or None where none has one."""
+        found = {step: self.manager.metrics(step) for step in self.manager.all_steps()}
+        scores = {step: _score(metrics) for step, metrics in found.items() if metrics}
+        return max(scores, key=lambda step: scores[step]) if scores else None
 
-    def restore(self, like: TrainState) -> TrainState:
-        """The newest state; `like` gives shapes and types. Raises InputError if they differ."""
+    def save(self, state: TrainState, score: float | None = None) -> None:
+        """Saves under the state's own step, unless it is there; the highest score is the best."""
+        step = int(state.step)
+        if step not in self.manager.all_steps():
+            metrics = None if score is None else {"score": score}
+            self.manager.save(step, args=ocp.args.StandardSave(_as_tree(state)), metrics=metrics)
+
+    def restore(self, like: TrainState, step: int | None = None) -> TrainState:
+        """The state of `step`, the newest if None; `like` gives shapes and types.
+
+        Raises InputError if they differ.
+        """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_tree(like))
-        step = self.latest_step()
+        step = self.latest_step() if step is None else step
         try:
             tree: Any = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except (ValueError, KeyError) as error:
@@ -75,6 +90,20 @@ class Checkpoints:
         """Waits for a save under way."""
         self.manager.wait_until_finished()
         self.manager.close()
+
+
+def _kept(log: LogConfig) -> policies.AnyPreservationPolicy:
+    kept: list[Any] = [
+        policies.LatestN(log.keep),
+        policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
+    ]
+    if log.keep_every:
+        kept.append(policies.EveryNSteps(log.keep_every))
+    return policies.AnyPreservationPolicy(kept)
+
+
+def _score(metrics: Any) -> float:
+    return metrics["score"]
 
 
 def _as_tree(state: TrainState) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from realisvsr_jax.training.health import Health
 from realisvsr_jax.training.settings import LogConfig
 from realisvsr_jax.training.state import TrainState
 from realisvsr_jax.training.step import Metrics
@@ -19,6 +23,9 @@ log = logging.getLogger(__name__)
 StepFunction = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 # Called after every `interval` steps with the state, which it must not keep.
 Callback = tuple[int, Callable[[TrainState], None]]
+# What a batch says of itself, which no program on a device takes: names of its clips, and why
+# some had to be replaced.
+NOTES = ("clip", "replaced")
 
 
 class Journal:
@@ -28,10 +35,14 @@ class Journal:
     can be compared; times go to TensorBoard and the log.
     """
 
-    def __init__(self, folder: Path, config: LogConfig, steps: int):
+    def __init__(
+        self, folder: Path, config: LogConfig, steps: int, rate: Callable[[int], Any] | None = None
+    ):
+        """`rate` is the learning rate at a step."""
         from tensorboardX import SummaryWriter
 
-        self.file = (folder / "metrics.jsonl").open("a")
+        self.folder, self.rate = folder, rate
+        self.file = _appending(folder / "metrics.jsonl")
         self.board = SummaryWriter(str(folder / "tensorboard"))
         self.config, self.steps = config, steps
         self.since = time.monotonic()
@@ -57,7 +68,9 @@ class Journal:
             "clips_per_second": self.clips / seconds,
             "share_of_time_waiting_for_data": self.waited / seconds,
         }
-        for name, value in (values | speed).items():
+        if self.rate:
+            speed["learning_rate"] = float(self.rate(step))
+        for name, value in (values | speed | memory()).items():
             self.board.add_scalar(name, value, step)
         # The first steps compile, so their time says nothing of the others.
         minutes = (self.steps - step - 1) * seconds / self.counted / 60
@@ -67,13 +80,23 @@ class Journal:
             "step %d/%d  %s  %.2f clips/s  data %.0f%%  %s",
             step + 1,
             self.steps,
-            "  ".join(f"{k} {v:.4g}" for k, v in values.items() if not k.endswith("_gradient")),
+            "  ".join(f"{k} {v:.4g}" for k, v in values.items() if _worth_saying(k, v)),
             speed["clips_per_second"],
             100 * speed["share_of_time_waiting_for_data"],
             left,
         )
         self.since = time.monotonic()
         self.waited, self.clips, self.counted = 0.0, 0, 0
+
+    def validated(self, step: int, scores: dict[str, dict[str, float]]) -> None:
+        """A line in `validation.jsonl`: `scores` of 'average' and 'raw' weights by metric."""
+        with _appending(self.folder / "validation.jsonl") as file:
+            file.write(json.dumps({"step": step} | scores) + "\n")
+        for weights, values in scores.items():
+            for name, value in values.items():
+                self.board.add_scalar(f"validation/{name}_{weights}", value, step)
+            line = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            log.info("step %d  validation, %s weights: %s", step, weights, line)
 
     def picture(self, name: str, step: int, pixels: np.ndarray) -> None:
         """`pixels`: bytes [H, W, 3]."""
@@ -91,30 +114,82 @@ def run_steps(
     frozen: Any,
     batches: Iterable[dict[str, Any]],
     journal: Journal,
-    callbacks: Sequence[Callback],
+    health: Health,
+    callbacks: Sequence[Callback] = (),
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
-    """Trains on every batch and returns the last state."""
+    """Trains on every batch and returns the last state, early once `stop()` is true.
+
+    When a callback is called, `health` has judged every step before it.
+    """
     step = int(state.step)
-    pending: tuple[int, Metrics, int, float] | None = None
-    for batch, waited in _timed(batches):
-        state, metrics = step_function(state, frozen, batch)
-        if pending:
-            journal.record(*pending)
-        pending = (step, metrics, len(batch["position"]), waited)
+    pending: tuple[Any, ...] | None = None
+
+    def settle() -> None:
+        nonlocal pending
+        if pending is None:
+            return
+        done, metrics, notes, pairs, waited = pending
+        pending = None
+        replaced = notes["replaced"]
+        journal.record(done, metrics | {"replaced": len(replaced)}, pairs, waited)
+        health.check(done, not float(metrics.get("skipped", 0.0)), pairs, notes["clip"], replaced)
+
+    for batch, waited in _timed(batches, stop):
+        notes = {name: batch.get(name) or [] for name in NOTES}
+        arrays = {name: array for name, array in batch.items() if name not in NOTES}
+        state, metrics = step_function(state, frozen, arrays)
+        settle()
+        pending = (step, metrics, notes, len(arrays["position"]), waited)
         step += 1
-        for interval, callback in callbacks:
-            if interval and step % interval == 0:
-                callback(state)
-    if pending:
-        journal.record(*pending)
+        due = [callback for interval, callback in callbacks if interval and step % interval == 0]
+        if due:
+            settle()
+        for callback in due:
+            callback(state)
+        if stop():
+            break
+    settle()
     return jax.block_until_ready(state)
 
 
-def _timed(batches: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], float]]:
+def _timed(
+    batches: Iterable[dict[str, Any]], stop: Callable[[], bool]
+) -> Iterator[tuple[dict[str, Any], float]]:
+    """Batches, and the seconds each took to come; a signal may have ended the workers first."""
     iterator = iter(batches)
     while True:
         start = time.monotonic()
-        batch = next(iterator, None)
+        try:
+            batch = next(iterator, None)
+        except Exception:
+            if stop():
+                return
+            raise
         if batch is None:
             return
         yield batch, time.monotonic() - start
+
+
+def memory() -> dict[str, float]:
+    """GB: the process's peak on the host and, where the backend counts, the first device's."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"memory/host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+    counted = jax.local_devices()[0].memory_stats() or {}
+    for name, key in (("in_use", "bytes_in_use"), ("peak", "peak_bytes_in_use")):
+        if key in counted:
+            found[f"memory/device_{name}"] = counted[key] / 1e9
+    return found
+
+
+def _worth_saying(name: str, value: float) -> bool:
+    return not name.endswith("_gradient") and (value != 0 or name not in ("skipped", "replaced"))
+
+
+def _appending(path: Path) -> Any:
+    """The file, open at its end, without a last line that a kill cut off."""
+    if path.exists():
+        whole = path.read_bytes().rfind(b"\n") + 1
+        if whole < path.stat().st_size:
+            os.truncate(path, whole)
+    return path.open("a")

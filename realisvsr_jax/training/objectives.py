@@ -52,6 +52,7 @@ class RestorationObjective:
         x0 = batch["gt_latent"]
         noise_keys, time_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(noise_keys)
+        noise = self.flow.noise * noise
         t = jax.vmap(
             lambda key: flow.sample_time(key, (), self.flow.shift, distribution=self.flow.time)
         )(time_keys)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -14,82 +15,151 @@ from realisvsr_jax.data.sources import SourceClip, index_clips
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.evals.perceptual import load_lpips
 from realisvsr_jax.training import checkpoint, networks
-from realisvsr_jax.training.loop import Callback, Journal, run_steps
+from realisvsr_jax.training.health import Health
+from realisvsr_jax.training.loop import NOTES, Callback, Journal, run_steps
 from realisvsr_jax.training.objectives import RestorationObjective, VAEObjective
 from realisvsr_jax.training.settings import TrainingConfig
 from realisvsr_jax.training.state import (
     Partition,
     TrainState,
     init_state,
+    learning_rate,
     make_optimizer,
     partition,
     state_hash,
 )
 from realisvsr_jax.training.step import make_train_step
+from realisvsr_jax.training.termination import Terminated, Termination
 from realisvsr_jax.weights.release import Release, check_dtype, save_release
 
 log = logging.getLogger(__name__)
 
+HIGHER_IS_BETTER = {"psnr": True, "lpips": False}
+_DROPOUT = 3  # what a generator is for; the data pipeline has 1 and 2
 STATISTICS_BATCHES = 16  # over which a new VAE's latent mean and deviation are measured
 
 
-# Draws what the averaged weights make of a batch: uint8 [H, W, 3].
-Preview = Callable[[Release, dict[str, np.ndarray]], np.ndarray]
+Scores = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What the rooms below training bring to it.
+
+    `preview` draws what the averaged weights make of a batch, uint8 [H, W, 3]. `validator`,
+    given the validation pairs, gives what scores a release on them at a condition scale.
+    `termination` knows whether to stop early.
+    """
+
+    preview: Callable[[Release, dict[str, Any]], np.ndarray] | None = None
+    validator: Callable[[Iterator[dict[str, Any]]], Callable[[Release, float], Scores]] | None = (
+        None
+    )
+    termination: Termination = dataclasses.field(default_factory=Termination)
 
 
 def train(
-    config: TrainingConfig,
-    folder: Path,
-    export: Path | None = None,
-    preview: Preview | None = None,
+    config: TrainingConfig, folder: Path, export: Path | None = None, hooks: Hooks = Hooks()
 ) -> str:
     """Trains to `config.steps`, from the newest checkpoint if there is one.
 
-    Writes the averaged weights to the release folder `export` if given; `preview` draws the
-    pictures for TensorBoard. Returns the state's SHA-256. Raises InputError for settings or data
-    that cannot be used.
+    Writes the averaged weights to the release folder `export` if given. Returns the state's
+    SHA-256. Raises InputError for settings or data that cannot be used and where a run must not
+    go on, and Terminated, with the state saved, once `hooks.termination` was asked for.
     """
+    check(config)
+    log.info("%s: preparing the networks", folder)
+    release = checkpoint.open_run(folder, config)
+    trained = release.vae if config.task == "vae" else release.model
+    assert trained is not None
+    parts, params = partition(trained, config.parameters)
+    state = init_state(params, make_optimizer(config.optimizer, config.steps))
+    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", config.log)
+    if checkpoints.latest_step() is not None:
+        state = checkpoints.restore(state)
+        log.info("%s: going on from step %d", folder, int(state.step))
+    if int(state.step) < config.steps:
+        state = _take_steps(config, folder, parts, release, checkpoints, state, hooks)
+    digest = state_hash(state)
+    if export:
+        best = checkpoints.best_step() if config.release.checkpoint == "best" else None
+        if best is not None:
+            state = checkpoints.restore(state, best)
+        _export(config, export, parts, state, release)
+    checkpoints.close()
+    return digest
+
+
+def check(config: TrainingConfig) -> None:
+    """Raises InputError for settings that contradict each other."""
     if config.data.batch_size % config.accumulate:
         raise InputError(
             f"accumulate = {config.accumulate} does not divide data.batch_size = "
             f"{config.data.batch_size}"
         )
     check_dtype(config.release.model_dtype)
-    log.info("%s: preparing the networks", folder)
-    release = checkpoint.open_run(folder, config)
-    trained = release.vae if config.task == "vae" else release.model
-    assert trained is not None
-    parts, params = partition(trained, config.parameters)
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    state = init_state(params, optimizer)
-    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", config.log.keep)
-    if checkpoints.latest_step() is not None:
-        state = checkpoints.restore(state)
-        log.info("%s: going on from step %d", folder, int(state.step))
-    if int(state.step) < config.steps:
-        objective, frozen = _objective(config, parts, release)
-        step_function = make_train_step(
-            objective,
-            optimizer,
-            seed=config.seed,
-            accumulate=config.accumulate,
-            ema_decay=config.optimizer.ema_decay,
+    if config.release.checkpoint not in ("last", "best"):
+        raise InputError(
+            f"release.checkpoint is {config.release.checkpoint!r}; take 'last' or 'best'"
         )
-        journal = Journal(folder, config.log, config.steps)
-        callbacks: list[Callback] = [(config.log.save_every, checkpoints.save)]
-        clips = None if config.precomputed else index_clips(config.data.sources)
-        if preview and config.log.preview_every:
-            show = _preview_callback(config, preview, journal, parts, release, clips)
-            callbacks.append((config.log.preview_every, show))
-        batches = make_data(config, release, int(state.step), clips=clips)
-        log.info("training; the first step of each bucket compiles, which can take minutes")
-        state = run_steps(state, step_function, frozen, batches, journal, callbacks)
+    if config.validation.metric not in HIGHER_IS_BETTER:
+        raise InputError(
+            f"validation.metric is {config.validation.metric!r}; take 'lpips' or 'psnr'"
+        )
+    if not 0 <= config.caption_dropout <= 1:
+        raise InputError(f"caption_dropout is {config.caption_dropout}; give a share from 0 to 1")
+
+
+def _take_steps(
+    config: TrainingConfig,
+    folder: Path,
+    parts: Partition,
+    release: Release,
+    checkpoints: checkpoint.Checkpoints,
+    state: TrainState,
+    hooks: Hooks,
+) -> TrainState:
+    """The steps that are left, with everything that happens between them."""
+    objective, frozen = _objective(config, parts, release)
+    step_function = make_train_step(
+        objective,
+        make_optimizer(config.optimizer, config.steps),
+        seed=config.seed,
+        accumulate=config.accumulate,
+        ema_decay=config.optimizer.ema_decay,
+    )
+    journal = Journal(
+        folder, config.log, config.steps, learning_rate(config.optimizer, config.steps)
+    )
+    health = Health(config.health, checkpoints.latest_step)
+    clips = None if config.precomputed else index_clips(config.data.sources)
+
+    def save(state: TrainState, score: float | None = None) -> None:
+        if health.sound:
+            checkpoints.save(state, score)
+
+    callbacks: list[Callback] = []
+    if hooks.validator and config.validation.every:
+        validate = _validation_callback(config, hooks.validator, journal, parts, release, save)
+        callbacks.append((config.validation.every, validate))
+    if hooks.preview and config.log.preview_every:
+        show = _preview_callback(config, hooks.preview, journal, parts, release, clips)
+        callbacks.append((config.log.preview_every, show))
+    callbacks.append((config.log.save_every, save))
+    batches = make_data(config, release, int(state.step), clips=clips)
+    log.info("training; the first step of each bucket compiles, which can take minutes")
+    hooks.termination.patient = True
+    state = run_steps(
+        state, step_function, frozen, batches, journal, health, callbacks, hooks.termination
+    )
+    done = int(state.step) == config.steps
+    if done or health.sound:
         checkpoints.save(state)
-        journal.close()
-    checkpoints.close()
-    if export:
-        _export(config, export, parts, state, release)
-    return state_hash(state)
+    hooks.termination.patient = False
+    journal.close()
+    if not done:
+        raise Terminated
+    return state
 
 
 def _objective(config: TrainingConfig, parts: Partition, release: Release) -> tuple[Any, Any]:
@@ -106,9 +176,43 @@ def _objective(config: TrainingConfig, parts: Partition, release: Release) -> tu
     return objective, {"network": parts.frozen, "vae": vae_state}
 
 
+def _validation_callback(
+    config: TrainingConfig,
+    validator: Callable[[Iterator[dict[str, Any]]], Callable[[Release, float], Scores]],
+    journal: Journal,
+    parts: Partition,
+    release: Release,
+    save: Callable[[TrainState, float | None], None],
+) -> Callable[[TrainState], None]:
+    """Scores both kinds of weights, and saves the state with the averaged ones' score."""
+    wanted = config.validation
+    data = dataclasses.replace(
+        config.data,
+        sources=wanted.sources,
+        buckets=(wanted.bucket,),
+        batch_size=1,
+        seed=wanted.seed,
+        workers=0,
+        horizontal_flip=False,
+    )
+    alone = dataclasses.replace(config, data=data, precomputed="", caption_dropout=0.0)
+    score = validator(make_data(alone, release, 0, num_steps=wanted.clips))
+
+    def validate(state: TrainState) -> None:
+        scores = {
+            name: score(_with(config, parts, weights, release), config.condition_scale)
+            for name, weights in (("average", state.ema), ("raw", state.params))
+        }
+        journal.validated(int(state.step), scores)
+        value = scores["average"][wanted.metric]
+        save(state, value if HIGHER_IS_BETTER[wanted.metric] else -value)
+
+    return validate
+
+
 def _preview_callback(
     config: TrainingConfig,
-    preview: Preview,
+    preview: Callable[[Release, dict[str, Any]], np.ndarray],
     journal: Journal,
     parts: Partition,
     release: Release,
@@ -117,9 +221,10 @@ def _preview_callback(
     """Shows the run's first batch, restored by the averaged weights."""
     alone = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=0))
     batch = next(make_data(alone, release, 0, num_steps=1, clips=clips))
+    batch = {name: array for name, array in batch.items() if name not in NOTES}
 
     def show(state: TrainState) -> None:
-        picture = preview(_averaged(config, parts, state, release), batch)
+        picture = preview(_with(config, parts, state.ema, release), batch)
         journal.picture("input-result-truth", int(state.step), picture)
 
     return show
@@ -131,10 +236,11 @@ def make_data(
     start_step: int,
     num_steps: int | None = None,
     clips: Sequence[SourceClip] | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[dict[str, Any]]:
     """Batches for the steps that are left: clips, positions and, for restoration, text.
 
-    `clips` are those of the sources, which are indexed anew without it.
+    Beside these arrays the lists of `loop.NOTES`. `clips` are those of the sources, which are
+    indexed anew without it.
     """
     steps = config.steps - start_step if num_steps is None else num_steps
     if config.precomputed:
@@ -152,21 +258,29 @@ def make_data(
             config.data, start_step=start_step, num_steps=steps, clips=clips
         )
     size = config.data.batch_size
-    for batch in batches:
-        captions = batch.get("caption") or [""] * size
-        arrays = {name: array for name, array in batch.items() if name not in ("caption", "index")}
-        arrays["position"] = np.arange(size, dtype=np.uint32)
+    for step, batch in enumerate(batches, start_step):
+        captions = batch.pop("caption", None) or [""] * size
+        batch.pop("index", None)
+        batch["position"] = np.arange(size, dtype=np.uint32)
         if release.prompts is not None:
-            prompts = captions if config.captions else [""] * size
-            arrays["text"] = np.stack([release.prompts.lookup(prompt) for prompt in prompts])
-        yield arrays
+            prompts = _shown(config, captions, range(step * size, (step + 1) * size))
+            batch["text"] = np.stack([release.prompts.lookup(prompt) for prompt in prompts])
+        yield batch
 
 
-def _averaged(
-    config: TrainingConfig, parts: Partition, state: TrainState, release: Release
+def _shown(config: TrainingConfig, captions: Sequence[str], indices: range) -> list[str]:
+    """The prompt of each pair: its caption, or the empty one for a share drawn by its index."""
+    if not config.captions:
+        return [""] * len(captions)
+    draws = [np.random.default_rng([config.seed, _DROPOUT, index]).random() for index in indices]
+    return ["" if u < config.caption_dropout else c for u, c in zip(draws, captions)]
+
+
+def _with(
+    config: TrainingConfig, parts: Partition, params: dict[str, jax.Array], release: Release
 ) -> Release:
-    """The release with the averaged weights in the place of those it started from."""
-    network = parts.merge(state.ema, parts.frozen)
+    """The release with `params` in the place of those it started from."""
+    network = parts.merge(params, parts.frozen)
     if config.task == "vae":
         return Release(release.card, network)
     return Release(release.card, release.vae, network, release.prompts)
@@ -175,7 +289,7 @@ def _averaged(
 def _export(
     config: TrainingConfig, folder: Path, parts: Partition, state: TrainState, release: Release
 ) -> None:
-    release = _averaged(config, parts, state, release)
+    release = _with(config, parts, state.ema, release)
     if config.task == "vae":
         batches = make_data(config, release, 0, num_steps=STATISTICS_BATCHES)
         vae, vae_config = networks.normalised(

@@ -18,10 +18,14 @@ from realisvsr_jax.vae.wan_vae import VAEConfig
 
 @dataclass(frozen=True)
 class FlowConfig:
-    """How t is drawn: 'uniform' or 'logit_normal', through `shift`."""
+    """How t is drawn: 'uniform' or 'logit_normal', through `shift`, or 'one'.
+
+    `noise` scales ε; with 0 and t = 1 the network learns x0 from the condition alone.
+    """
 
     shift: float = 5.0
     time: str = "uniform"
+    noise: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,12 @@ class VAELossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW. `schedule` after the warm-up: 'constant', or 'cosine' down to zero."""
+    """`name`: 'adamw', or 'muon', which orthogonalises the updates of kernels; AdamW has the rest.
 
+    `schedule` after the warm-up: 'constant', or 'cosine' down to zero.
+    """
+
+    name: str = "adamw"
     learning_rate: float = 1e-5
     weight_decay: float = 1e-4
     b1: float = 0.9
@@ -51,23 +59,61 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Intervals in steps; 0 means never. `keep` is the number of checkpoints that stay."""
+    """Intervals in steps; 0 means never.
+
+    Checkpoints that stay: the last `keep`, those at a multiple of `keep_every`, and the best by
+    validation.
+    """
 
     metrics_every: int = 1
     print_every: int = 10
     save_every: int = 500
     preview_every: int = 500
     keep: int = 3
+    keep_every: int = 0
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Every `every` steps (0: never) on the same `clips` pairs, for raw and averaged weights.
+
+    Pairs of size `bucket` (T, H, W) are made from `sources`, clips that are not trained on, as
+    training's are. The checkpoint whose averaged weights have the best `metric` ('lpips' or
+    'psnr') is kept.
+    """
+
+    every: int = 0
+    sources: tuple[str, ...] = ()
+    clips: int = 6
+    bucket: tuple[int, int, int] = (9, 128, 128)
+    seed: int = 0
+    metric: str = "lpips"
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    """When a run stops by itself.
+
+    `skipped_steps`: after so many steps in a row whose loss or gradient was not finite.
+    `unreadable`: when more than this share of the pairs had to be replaced.
+    """
+
+    skipped_steps: int = 3
+    unreadable: float = 0.05
 
 
 @dataclass(frozen=True)
 class ReleaseConfig:
-    """What an export writes beside the weights (see `ReleaseCard`)."""
+    """What an export writes beside the weights (see `ReleaseCard`).
+
+    `checkpoint`: 'last', or 'best' by validation.
+    """
 
     scale: int = 4
     tile: tuple[int, int, int] | None = None
     overlap: tuple[int, int, int] = (0, 0, 0)
     model_dtype: str = "bfloat16"
+    checkpoint: str = "last"
 
 
 @dataclass(frozen=True)
@@ -78,7 +124,9 @@ class TrainingConfig:
     or a hub id; '' draws them at random. `init_vae` takes the VAE from another release ('tiny'
     is the one that ships). `parameters` are regular expressions over parameter paths: what
     matches is trained. The batch of `data.batch_size` is split into `accumulate` micro-batches.
-    `precomputed` is a folder of pairs or latents made by `realisvsr_jax.data.precompute`.
+    `precomputed` is a folder of pairs or latents made by `realisvsr_jax.precompute`.
+    `caption_dropout` is the share of clips that are shown the empty prompt instead of their
+    caption, without which guidance means nothing.
     """
 
     task: str = "restoration"
@@ -90,6 +138,7 @@ class TrainingConfig:
     accumulate: int = 8
     condition_scale: float = 1.0
     captions: bool = True
+    caption_dropout: float = 0.1
     prompt_cache: str = ""
     precomputed: str = ""
     model: RealisVSRConfig = field(default_factory=RealisVSRConfig)
@@ -102,6 +151,8 @@ class TrainingConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
 
 
 def from_flag(value: Any) -> TrainingConfig:

@@ -4,13 +4,14 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from optax import contrib
 
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.training.settings import OptimizerConfig
@@ -70,8 +71,8 @@ def partition(network: nnx.Module, patterns: Sequence[str]) -> tuple[Partition, 
     return Partition(graph, frozen, paths), dict(sorted(params.items()))
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW behind a clip by global norm, with linear warm-up and the chosen schedule."""
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up, then the chosen schedule to the end of the run."""
     peak, warmup = config.learning_rate, max(config.warmup_steps, 1)
     if config.schedule == "constant":
         after: optax.Schedule = optax.constant_schedule(peak)
@@ -80,19 +81,65 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     else:
         raise InputError(f"optimizer.schedule is {config.schedule!r}; take 'constant' or 'cosine'")
     # The first update already moves: warm-up starts at peak / warmup.
-    rate = optax.join_schedules(
+    return optax.join_schedules(
         [optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)), after], [warmup]
     )
-    adamw = optax.adamw(
-        rate, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
-    )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """The optimizer behind a clip by global norm, at `learning_rate`.
+
+    Muon (Jordan et al. 2024) learns kernels, at AdamW's update size (`consistent_rms`, Liu et al.
+    2025), so that learning rates carry over roughly; AdamW learns what is not a kernel.
+    """
+    rate = learning_rate(config, steps)
+    if config.name == "adamw":
+        method = optax.adamw(
+            rate, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
+        )
+    elif config.name == "muon":
+        method = contrib.muon(
+            rate,
+            weight_decay=config.weight_decay,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            adam_weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=cast(Any, _matrices),
+            consistent_rms=0.2,
+        )
+    else:
+        raise InputError(f"optimizer.name is {config.name!r}; take 'adamw' or 'muon'")
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), method)
+
+
+def _matrices(params: dict[str, Any]) -> dict[str, contrib.MuonDimensionNumbers | None]:
+    """Which axes of each kernel are its input and its output; None for what is no kernel.
+
+    A convolution's taps are inputs; blocks stacked on a leading axis are matrices each.
+    """
+
+    def of(name: str, leaf: Any) -> contrib.MuonDimensionNumbers | None:
+        if name.split("/")[-1] != "kernel" or leaf.ndim < 2:
+            return None
+        last = leaf.ndim - 1
+        first = 1 if leaf.ndim == 3 else 0
+        return contrib.MuonDimensionNumbers(tuple(range(first, last)), (last,))
+
+    return {name: of(name, leaf) for name, leaf in params.items()}
 
 
 def init_state(params: dict[str, jax.Array], optimizer: optax.GradientTransformation) -> TrainState:
     """The state before step 0; the average starts as a copy of the parameters."""
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+
+
+def _moments(opt_state: Any, name: str) -> dict[str, jax.Array]:
+    """A moment by parameter, wherever the optimizer keeps it; Muon has no second one."""
+    trees: list[Any] = [
+        tree for _, tree in optax.tree_utils.tree_get_all_with_path(opt_state, name)
+    ]
+    return {path: leaf for tree in trees for path, leaf in tree.items() if hasattr(leaf, "dtype")}
 
 
 def state_hash(state: TrainState) -> str:
@@ -102,8 +149,8 @@ def state_hash(state: TrainState) -> str:
     """
     groups = {
         "params": state.params,
-        "mu": optax.tree_utils.tree_get(state.opt_state, "mu"),
-        "nu": optax.tree_utils.tree_get(state.opt_state, "nu"),
+        "mu": _moments(state.opt_state, "mu"),
+        "nu": _moments(state.opt_state, "nu"),
         "ema": state.ema,
     }
     leaves = {

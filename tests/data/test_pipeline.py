@@ -80,13 +80,16 @@ def test_sides_that_the_scale_does_not_divide_are_an_error():
         make_batches(dataclasses.replace(CONFIG, buckets=((1, 90, 96),)), num_steps=1)
 
 
-def test_a_clip_that_cannot_be_read_is_replaced_in_the_same_way_every_time(tmp_path, caplog):
+def test_a_clip_that_cannot_be_read_is_replaced_in_the_same_way_every_time(tmp_path):
     for name in ("good", "gone"):
         shutil.copy(FOOTAGE / "mouse.mp4", tmp_path / f"{name}.mp4")
     maker = PairMaker(dataclasses.replace(CONFIG, buckets=((5, 96, 96),)), index_clips([tmp_path]))
     (tmp_path / "gone.mp4").write_bytes(b"")
     first, second = maker(0), maker(1)
-    assert "clip replaced" in caplog.text
+    reasons = [reason for index in range(4) for reason in maker(index)["replaced"]]
+    assert reasons
+    assert all("gone.mp4" in reason for reason in reasons)
+    assert {maker(index)["clip"] for index in range(4)} == {str(tmp_path / "good.mp4")}
     assert same({**maker(0), "index": 0}, {**first, "index": 0})
     assert not np.array_equal(first["gt"], second["gt"])
 

@@ -15,7 +15,12 @@ from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.resize import to_float
 from realisvsr_jax.training import checkpoint, run
-from realisvsr_jax.training.settings import TrainingConfig
+from realisvsr_jax.training.settings import (
+    HealthConfig,
+    ReleaseConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
 from realisvsr_jax.weights.release import load_release
 
 STEPS = 5
@@ -49,7 +54,7 @@ def finished(tmp_path_factory):
         pictures.append(release)
         return np.zeros((8, 8, 3), np.uint8)
 
-    digest = run.train(config_of(), folder, preview=preview)
+    digest = run.train(config_of(), folder, hooks=run.Hooks(preview))
     return folder, digest, pictures
 
 
@@ -183,3 +188,107 @@ def test_an_unknown_initial_release_is_one_line(tmp_path):
 def test_a_caption_that_is_not_in_the_cache_says_how_to_encode_it(tmp_path):
     with pytest.raises(InputError, match=r"is not in the cache; encode it with python -m convert"):
         run.train(config_of(prompt_cache=""), tmp_path / "run")
+
+
+def test_a_run_that_diverges_stops_before_it_is_saved(tmp_path):
+    optimizer = dataclasses.replace(config_of().optimizer, learning_rate=1e30, warmup_steps=0)
+    log = dataclasses.replace(config_of().log, save_every=1)
+    with pytest.raises(InputError) as stopped:
+        run.train(config_of(optimizer=optimizer, log=log), tmp_path)
+    assert "steps 1 to 3: loss or gradient was not finite, with " in str(stopped.value)
+    assert "mouse.mp4" in str(stopped.value)
+    assert "the newest checkpoint is step 1, from before" in str(stopped.value)
+    assert [row["skipped"] for row in losses(tmp_path).values()] == [0, 1, 1, 1]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()] == ["1"]
+
+
+def test_clips_that_cannot_be_read_stop_it_when_they_are_too_many(tmp_path, monkeypatch):
+    def read(clip, start, frames):
+        if clip.path.stem == "mouse":
+            raise InputError(f"{clip.path} is damaged")
+        return np.zeros((frames, clip.height, clip.width, 3), np.uint8)
+
+    monkeypatch.setattr("realisvsr_jax.data.sources.SourceClip.read", read)
+    monkeypatch.setattr("realisvsr_jax.training.health.FEW_PAIRS", 1)
+    run.train(config_of(health=HealthConfig(unreadable=1.0)), tmp_path / "allowed")
+    assert sum(row["replaced"] for row in losses(tmp_path / "allowed").values()) > 0
+    with pytest.raises(InputError, match=r"pairs had to be replaced.*mouse\.mp4 is damaged"):
+        run.train(config_of(health=HealthConfig(unreadable=0.05)), tmp_path / "stopped")
+
+
+def test_validation_scores_both_weights_and_keeps_the_best(tmp_path):
+    """The validator is handed in, so that the best is not the last."""
+    scores = iter([0.5, 0.1, 0.2, 0.9, 0.4, 0.8])
+    seen = []
+
+    def validator(batches):
+        pairs = list(batches)
+        seen.extend(pairs)
+        return lambda release, scale: {"lpips": next(scores), "psnr": 20.0}
+
+    config = config_of(
+        validation=ValidationConfig(
+            every=2, sources=config_of().data.sources, clips=3, bucket=(5, 96, 96)
+        ),
+        log=dataclasses.replace(config_of().log, keep=1),
+        captions=False,
+    )
+    folder = tmp_path / "run"
+    digest = run.train(config, folder, hooks=run.Hooks(validator=validator))
+    assert [pair["gt"].shape for pair in seen] == [(1, 5, 96, 96, 3)] * 3
+    rows = [json.loads(line) for line in (folder / "validation.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert [row["average"]["lpips"] for row in rows] == [0.5, 0.2]
+    assert [row["raw"]["lpips"] for row in rows] == [0.1, 0.9]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir() if p.is_dir()) == ["4", "5"]
+    without = dataclasses.replace(config, validation=ValidationConfig())
+    assert run.train(without, tmp_path / "without") == digest
+    best = dataclasses.replace(config.release, checkpoint="best")
+    run.train(dataclasses.replace(config, release=best), folder, export=tmp_path / "best")
+    run.train(config, folder, export=tmp_path / "last")
+    gammas = [load_release(tmp_path / name).model.gamma[...] for name in ("best", "last")]
+    assert not np.array_equal(*gammas)
+
+
+def test_captions_are_dropped_by_the_pair_and_not_by_the_start(finished):
+    release = load_release(finished[0] / "init")
+    config = config_of(steps=40, caption_dropout=0.5)
+    texts = [batch["text"] for batch in run.make_data(config, release, 0)]
+    again = [batch["text"] for batch in run.make_data(config, release, 10, num_steps=4)]
+    np.testing.assert_array_equal(texts[10:14], again)
+
+    def empty(share):
+        batches = run.make_data(config_of(steps=40, caption_dropout=share), release, 0)
+        nothing = release.prompts.lookup("")
+        return sum(np.array_equal(text, nothing) for batch in batches for text in batch["text"])
+
+    never, half, always = (empty(share) for share in (0.0, 0.5, 1.0))
+    assert never < 30  # one of the clips has no caption
+    assert never + 15 < half < 65
+    assert always == 80
+
+
+def test_a_line_that_a_kill_cut_off_is_dropped(finished, tmp_path):
+    folder, digest, _ = finished
+    resumed = tmp_path / "resumed"
+    shutil.copytree(folder, resumed)
+    for step in ("4", "5"):
+        shutil.rmtree(resumed / "checkpoints" / step)
+    text = (resumed / "metrics.jsonl").read_text()
+    (resumed / "metrics.jsonl").write_text(text[:-9])
+    assert run.train(config_of(), resumed) == digest
+    assert losses(resumed) == losses(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"caption_dropout": 1.5}, "caption_dropout is 1.5; give a share"),
+        ({"validation": ValidationConfig(metric="ssim")}, "is 'ssim'; take 'lpips' or 'psnr'"),
+        ({"release": ReleaseConfig(checkpoint="first")}, "is 'first'; take 'last' or 'best'"),
+    ],
+)
+def test_settings_that_mean_nothing_are_one_line(changes, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        run.train(config_of(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 
 import jax
@@ -85,3 +86,44 @@ def test_the_hash_covers_parameters_moments_and_average_as_written():
             digest.update(f"{group}/{name} float32 {array.shape}".encode())
             digest.update(array.astype("<f4").tobytes())
     assert state_hash(state) == digest.hexdigest()
+
+
+def updates(config: OptimizerConfig, gradients: dict) -> dict:
+    optimizer = make_optimizer(config, 10)
+    params = {name: jnp.zeros_like(leaf) for name, leaf in gradients.items()}
+    return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+
+def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adamw():
+    keys = iter(jax.random.split(jax.random.key(0), 9))
+    shapes = {
+        "linear/kernel": (24, 12),
+        "blocks/q/kernel": (3, 16, 16),
+        "conv/kernel": (1, 3, 3, 4, 8),
+        "blocks/q/bias": (3, 16),
+        "blocks/modulation": (3, 6, 16),
+    }
+    gradients = {name: jax.random.normal(next(keys), shape) for name, shape in shapes.items()}
+    settings = {"learning_rate": 0.1, "warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 1e9}
+    muon = updates(OptimizerConfig(name="muon", **settings), gradients)
+    adamw = updates(OptimizerConfig(**settings), gradients)
+    for name in ("blocks/q/bias", "blocks/modulation"):
+        ratio = muon[name] / adamw[name]  # Nesterov's momentum, 1.47 times a first step
+        np.testing.assert_allclose(ratio, ratio.ravel()[0], rtol=1e-4)
+    matrices = [muon["linear/kernel"], *muon["blocks/q/kernel"], muon["conv/kernel"]]
+    for matrix in matrices:
+        matrix = matrix.reshape(-1, matrix.shape[-1])
+        values = jnp.linalg.svd(matrix, compute_uv=False)
+        assert values.max() < 2 * values.min()  # five Newton-Schulz steps, not the exact ones
+        size = jnp.sqrt(jnp.mean(jnp.square(matrix)))
+        assert 0.1 * 0.2 * 0.6 < size < 0.1 * 0.2 * 1.4  # a fifth of the rate, as AdamW's
+
+
+def test_the_hash_finds_muons_moments():
+    gradients = {"a/kernel": jnp.eye(3), "b": jnp.ones(2)}
+    optimizer = make_optimizer(OptimizerConfig(name="muon"), 3)
+    state = init_state(gradients, optimizer)
+    moved = optimizer.update(gradients, state.opt_state, gradients)[1]
+    assert state_hash(state) != state_hash(dataclasses.replace(state, opt_state=moved))
+    with pytest.raises(InputError, match="'lion'; take 'adamw' or 'muon'"):
+        make_optimizer(OptimizerConfig(name="lion"), 3)

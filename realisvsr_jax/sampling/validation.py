@@ -1,0 +1,88 @@
+"""What a network in training makes of clips that it is not trained on, as scores."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from realisvsr_jax.axes import Video
+from realisvsr_jax.evals.perceptual import load_lpips
+from realisvsr_jax.resize import to_float
+from realisvsr_jax.sampling.color import correct
+from realisvsr_jax.sampling.solvers import SamplerConfig, initial_noise, solve
+from realisvsr_jax.training.objectives import enlarged
+from realisvsr_jax.weights.release import Release
+
+Scores = dict[str, float]
+
+
+class Validator:
+    """Scores networks on the same pairs, with the same noise, each time it is called."""
+
+    def __init__(self, batches: Iterable[dict[str, Any]]):
+        """`batches` as training's, of one pair each and all of one size, kept on the host."""
+        self.batches = list(batches)
+        self.lpips = load_lpips("alex")
+        self._restore = nnx.jit(_restored, static_argnums=(1, 2))
+        self._round_trip = nnx.jit(_round_trip)
+        self._score = jax.jit(self._scores)
+
+    def __call__(self, release: Release, condition_scale: float = 1.0) -> Scores:
+        """PSNR in dB and LPIPS (Alex), means over clips.
+
+        Of the restored clip with the card's sampler and wavelet colours; without a transformer,
+        of the VAE's round trip of the ground truth, and `psnr_low` of the low-quality clip's.
+        """
+        rows = []
+        for number, batch in enumerate(self.batches):
+            arrays = {n: jnp.asarray(a) for n, a in batch.items() if isinstance(a, np.ndarray)}
+            truth = to_float(arrays["gt"])
+            if release.model is None:
+                truth_again, low, low_again = self._round_trip(release.vae, arrays)
+                row = self._score(truth_again, truth)
+                row["psnr_low"] = self._score(low_again, low)["psnr"]
+            else:
+                networks, sampler = (release.vae, release.model), release.card.sampler
+                seed = jnp.uint32(number)
+                restored = self._restore(networks, sampler, condition_scale, arrays, seed)
+                row = self._score(restored, truth)
+            rows.append({name: float(value) for name, value in row.items()})
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def _scores(self, restored: Video, truth: Video) -> dict[str, jax.Array]:
+        error = jnp.mean(jnp.square(restored - truth), axis=(0, 2, 3, 4))
+        frames = (-1, *truth.shape[2:])
+        lpips = self.lpips(restored.reshape(frames), truth.reshape(frames))
+        return {"psnr": jnp.mean(10 * jnp.log10(4.0 / error)), "lpips": jnp.mean(lpips)}
+
+
+def _round_trip(vae: Any, batch: dict[str, jax.Array]) -> tuple[Video, Video, Video]:
+    """The ground truth through the VAE, the enlarged input, and that through the VAE."""
+    low = enlarged(batch)
+
+    def again(video: Video) -> Video:
+        return jnp.clip(vae.decode_raw(vae.encode_moments(video)[0]), -1.0, 1.0)
+
+    return again(to_float(batch["gt"])), low, again(low)
+
+
+def _restored(
+    networks: Any,
+    sampler: SamplerConfig,
+    condition_scale: float,
+    batch: dict[str, jax.Array],
+    seed: jax.Array,
+) -> Video:
+    vae, model = networks
+    low = enlarged(batch)
+    condition = vae.encode(low)
+    noise = initial_noise(jax.random.key(seed), condition.shape, sampler)
+
+    def velocity(z: jax.Array, timestep: jax.Array) -> jax.Array:
+        times = jnp.full(z.shape[:1], timestep)
+        return model(z, times, condition, batch["text"], condition_scale=condition_scale)
+
+    return correct(vae.decode(solve(velocity, noise, sampler)), low, "wavelet")
