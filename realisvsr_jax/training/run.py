@@ -185,6 +185,23 @@ def _validation_callback(
     save: Callable[[TrainState, float | None], None],
 ) -> Callable[[TrainState], None]:
     """Scores both kinds of weights, and saves the state with the averaged ones' score."""
+    score = validator(validation_batches(config, release))
+
+    def validate(state: TrainState) -> None:
+        scores = {
+            name: score(_with(config, parts, weights, release), config.condition_scale)
+            for name, weights in (("average", state.ema), ("raw", state.params))
+        }
+        journal.validated(int(state.step), scores)
+        metric = config.validation.metric
+        value = scores["average"][metric]
+        save(state, value if HIGHER_IS_BETTER[metric] else -value)
+
+    return validate
+
+
+def validation_batches(config: TrainingConfig, release: Release) -> Iterator[dict[str, Any]]:
+    """The pairs of `config.validation`, one a batch: always the same ones, as training's are."""
     wanted = config.validation
     data = dataclasses.replace(
         config.data,
@@ -196,18 +213,7 @@ def _validation_callback(
         horizontal_flip=False,
     )
     alone = dataclasses.replace(config, data=data, precomputed="", caption_dropout=0.0)
-    score = validator(make_data(alone, release, 0, num_steps=wanted.clips))
-
-    def validate(state: TrainState) -> None:
-        scores = {
-            name: score(_with(config, parts, weights, release), config.condition_scale)
-            for name, weights in (("average", state.ema), ("raw", state.params))
-        }
-        journal.validated(int(state.step), scores)
-        value = scores["average"][wanted.metric]
-        save(state, value if HIGHER_IS_BETTER[wanted.metric] else -value)
-
-    return validate
+    return make_data(alone, release, 0, num_steps=wanted.clips)
 
 
 def _preview_callback(

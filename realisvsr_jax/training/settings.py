@@ -42,10 +42,12 @@ class VAELossConfig:
 class OptimizerConfig:
     """`name`: 'adamw', or 'muon', which orthogonalises the updates of kernels; AdamW has the rest.
 
+    `muon_rms`: root mean square of a kernel's update, in learning rates; AdamW's is 0.2 to 0.4.
     `schedule` after the warm-up: 'constant', or 'cosine' down to zero.
     """
 
     name: str = "adamw"
+    muon_rms: float = 0.2
     learning_rate: float = 1e-5
     weight_decay: float = 1e-4
     b1: float = 0.9

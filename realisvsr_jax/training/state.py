@@ -89,8 +89,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The optimizer behind a clip by global norm, at `learning_rate`.
 
-    Muon (Jordan et al. 2024) learns kernels, at AdamW's update size (`consistent_rms`, Liu et al.
-    2025), so that learning rates carry over roughly; AdamW learns what is not a kernel.
+    Muon (Jordan et al. 2024) learns kernels, with updates of a size that does not depend on
+    their shape (Liu et al. 2025); AdamW, with Nesterov's momentum, learns what is not a kernel.
     """
     rate = learning_rate(config, steps)
     if config.name == "adamw":
@@ -105,7 +105,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             adam_b2=config.b2,
             adam_weight_decay=config.weight_decay,
             muon_weight_dimension_numbers=cast(Any, _matrices),
-            consistent_rms=0.2,
+            consistent_rms=config.muon_rms,
         )
     else:
         raise InputError(f"optimizer.name is {config.name!r}; take 'adamw' or 'muon'")
