@@ -29,6 +29,6 @@ def get_config() -> Any:
     config.optimizer.update(learning_rate=1.5e-3, muon_rms=1.0, warmup_steps=100, ema_decay=0.998)
     config.log.update(save_every=100, preview_every=500)
     config.validation.update(every=500, clips=6)
-    config.sampler.update(solver="euler", steps=4)
+    config.sampler.update(solver="euler", steps=3)
     config.release.update(tile=(5, 96, 96), overlap=(2, 32, 32))
     return config

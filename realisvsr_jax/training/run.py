@@ -106,6 +106,10 @@ def check(config: TrainingConfig) -> None:
         raise InputError(
             f"validation.metric is {config.validation.metric!r}; take 'lpips' or 'psnr'"
         )
+    if config.validation.every and not config.validation.sources:
+        raise InputError(
+            "validation.sources is empty; name a folder of clips that are not trained on"
+        )
     if not 0 <= config.caption_dropout <= 1:
         raise InputError(f"caption_dropout is {config.caption_dropout}; give a share from 0 to 1")
 

@@ -1,7 +1,6 @@
 """SIGTERM, as schedulers send it before they take a machine away: save, then exit."""
 
 import signal
-from types import TracebackType
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command will go on
 
@@ -34,10 +33,5 @@ class Termination:
         self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self._before)

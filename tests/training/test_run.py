@@ -58,6 +58,15 @@ def finished(tmp_path_factory):
     return folder, digest, pictures
 
 
+def stopped_after_2(finished, tmp_path):
+    """A copy of the finished run without its later checkpoints."""
+    resumed = tmp_path / "resumed"
+    shutil.copytree(finished, resumed)
+    for step in ("4", "5"):
+        shutil.rmtree(resumed / "checkpoints" / step)
+    return resumed
+
+
 def test_a_run_leaves_losses_checkpoints_and_pictures(finished):
     folder, _, pictures = finished
     rows = losses(folder)
@@ -77,10 +86,7 @@ def test_starting_a_finished_run_again_gives_its_hash(finished):
 
 def test_a_resumed_run_is_the_uninterrupted_one(finished, tmp_path):
     folder, digest, _ = finished
-    resumed = tmp_path / "resumed"
-    shutil.copytree(folder, resumed)
-    for step in ("4", "5"):
-        shutil.rmtree(resumed / "checkpoints" / step)
+    resumed = stopped_after_2(folder, tmp_path)
     assert run.train(config_of(), resumed) == digest
     assert losses(resumed) == losses(folder)
     assert len((resumed / "metrics.jsonl").read_text().splitlines()) == STEPS + 3
@@ -88,10 +94,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(finished, tmp_path):
 
 def test_a_half_written_checkpoint_is_never_picked(finished, tmp_path):
     folder, digest, _ = finished
-    resumed = tmp_path / "resumed"
-    shutil.copytree(folder, resumed)
-    for step in ("4", "5"):
-        shutil.rmtree(resumed / "checkpoints" / step)
+    resumed = stopped_after_2(folder, tmp_path)
     shutil.copytree(
         resumed / "checkpoints" / "2", resumed / "checkpoints" / "4.orbax-checkpoint-tmp-1"
     )
@@ -270,10 +273,7 @@ def test_captions_are_dropped_by_the_pair_and_not_by_the_start(finished):
 
 def test_a_line_that_a_kill_cut_off_is_dropped(finished, tmp_path):
     folder, digest, _ = finished
-    resumed = tmp_path / "resumed"
-    shutil.copytree(folder, resumed)
-    for step in ("4", "5"):
-        shutil.rmtree(resumed / "checkpoints" / step)
+    resumed = stopped_after_2(folder, tmp_path)
     text = (resumed / "metrics.jsonl").read_text()
     (resumed / "metrics.jsonl").write_text(text[:-9])
     assert run.train(config_of(), resumed) == digest
@@ -285,6 +285,7 @@ def test_a_line_that_a_kill_cut_off_is_dropped(finished, tmp_path):
     [
         ({"caption_dropout": 1.5}, "caption_dropout is 1.5; give a share"),
         ({"validation": ValidationConfig(metric="ssim")}, "is 'ssim'; take 'lpips' or 'psnr'"),
+        ({"validation": ValidationConfig(every=5)}, "validation.sources is empty; name a folder"),
         ({"release": ReleaseConfig(checkpoint="first")}, "is 'first'; take 'last' or 'best'"),
     ],
 )
