@@ -86,8 +86,8 @@ tiny-tables: tiny-model tiny-regressor
 	    --regressor runs/tiny_regressor_release --output out/held_out --write
 
 losses: tiny-latents
-	$(BIN)/python -m benchmarks.losses --output out/losses
+	$(BIN)/python -m benchmarks.losses --output out/losses --write
 
 kills: $(STAMP)
 	rm -rf out/kills
-	$(BIN)/python -m benchmarks.kills --kills 20 --output out/kills
+	$(BIN)/python -m benchmarks.kills --kills 20 --output out/kills --write

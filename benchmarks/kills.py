@@ -21,6 +21,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from realisvsr_jax.evals.pages import replace_between
+
 KINDS = ("step", "save", "start")
 DEADLINE = 300.0  # seconds until a start must have come to where it is to be killed
 
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="of each run")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--output", type=Path, default=Path("out/kills"), help="a new folder")
+    parser.add_argument("--write", action="store_true", help="the table of docs/training.md")
     flags = parser.parse_args()
     flags.output.mkdir(parents=True)
     options = (f"--config.steps={flags.steps}", "--config.log.preview_every=0")
@@ -54,8 +57,12 @@ def main() -> None:
     )
     report = {"hash": digest, "problems": problems, "kills": [dataclasses.asdict(k) for k in kills]}
     (flags.output / "kills.json").write_text(json.dumps(report, indent=1) + "\n")
-    (flags.output / "kills.md").write_text(table(kills))
-    print(f"{len(kills)} kills, {len(problems)} differences; state sha256 {digest}")
+    result = f"{len(kills)} kills, {len(problems)} differences; state sha256 `{digest}`"
+    page = f"{table(kills)}\n{result}\n"
+    (flags.output / "kills.md").write_text(page)
+    if flags.write:
+        replace_between(Path("docs/training.md"), "kills", page)
+    print(result)
     sys.exit("\n".join(problems) if problems else 0)
 
 

@@ -22,6 +22,7 @@ from configs import tiny_losses
 from realisvsr_jax import settings
 from realisvsr_jax.errors import report
 from realisvsr_jax.evals.ledger import Ledger
+from realisvsr_jax.evals.pages import replace_between
 from realisvsr_jax.sampling.validation import Validator
 from realisvsr_jax.training import checkpoint, run
 from realisvsr_jax.training.settings import TrainingConfig
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/losses"), help="folder to fill")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=None, help="default: the configuration's")
+    parser.add_argument("--write", action="store_true", help="the table of docs/training.md")
     flags = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("absl", "orbax", "jax"):
@@ -57,6 +59,8 @@ def main() -> None:
     }
     page = markdown(tables)
     (flags.output / "losses.md").write_text(page)
+    if flags.write:
+        replace_between(Path("docs/training.md"), "losses", page)
     sys.stdout.write(page)
 
 

@@ -12,7 +12,6 @@ other weights. With --write they go into docs/tiny.md and README.md.
 
 import argparse
 import functools
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from realisvsr_jax.data.degradation import MARGIN, degrade_clip
 from realisvsr_jax.errors import InputError, report
 from realisvsr_jax.evals.fidelity import psnr
 from realisvsr_jax.evals.ledger import Ledger
+from realisvsr_jax.evals.pages import replace_between
 from realisvsr_jax.evals.report import COLUMNS, score_clip
 from realisvsr_jax.resize import to_float
 from realisvsr_jax.sampling.restore import find
@@ -220,18 +220,6 @@ def control_table(controls: dict[str, dict[str, float]]) -> str:
         psnrs = [f"{row[name]:.2f} dB" for name in ("own", "other", "none")]
         lines.append([clip, *psnrs, f"{row['remains']:.0f} of 255"])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def replace_between(path: Path, name: str, text: str) -> None:
-    """Puts `text` between `<!-- name -->` and `<!-- /name -->`; raises InputError without them."""
-    first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    page = path.read_text()
-    if first not in page or last not in page:
-        raise InputError(f"{path} has no place for the table: {first.strip()} … {last}")
-    before, after = page.split(first)[0], page.split(last)[1]
-    partial = path.with_suffix(".partial")
-    partial.write_text(f"{before}{first}{text}{last}{after}")
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

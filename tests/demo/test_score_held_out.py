@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realisvsr_jax.errors import InputError
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -66,15 +64,6 @@ def test_the_best_rival_is_bold_and_the_ceiling_is_none(scoring):
     assert lines[3].startswith("|  | bicubic | 20.00 ± 0.00 |")
     assert lines[4].startswith("|  | VAE alone (ceiling) | 50.00 |")
     assert len(scoring.long_table(scores, (scoring.OURS,)).splitlines()) == 3
-
-
-def test_a_table_goes_between_its_marks_and_nowhere_else(scoring, tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- held-out -->\nold\n<!-- /held-out -->\nafter\n")
-    scoring.replace_between(page, "held-out", "| new |\n")
-    assert page.read_text() == "before\n<!-- held-out -->\n| new |\n<!-- /held-out -->\nafter\n"
-    with pytest.raises(InputError, match=r"page\.md has no place for the table: <!-- controls"):
-        scoring.replace_between(page, "controls", "")
 
 
 def test_the_window_is_the_clips_own_pixels_behind_its_lead(scoring):
