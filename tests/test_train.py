@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from realisvsr_jax import errors, train
+from realisvsr_jax.training.termination import Terminated
 
 SMOKE = ("--config", "configs/smoke.py")
 
@@ -73,6 +74,16 @@ def test_overrides_reach_training_and_the_hash_is_the_last_line(command, tmp_pat
     assert out == "state sha256 ab12\n"
     assert seen[0].optimizer.learning_rate == 0.5
     assert seen[0].loss.wavelet_weights == (1.0, 3.0, 3.0, 3.0)
+
+
+def test_a_terminated_run_says_so_and_exits_with_75(command, tmp_path, monkeypatch):
+    def terminated(*_):
+        raise Terminated
+
+    monkeypatch.setattr("realisvsr_jax.training.run.train", terminated)
+    status, out, err = command(*SMOKE, "--workdir", tmp_path / "run")
+    assert (status, out) == (75, "")
+    assert err == "stopped by SIGTERM; the same command goes on\n"
 
 
 def test_a_report_is_one_line(capsys):

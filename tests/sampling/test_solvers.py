@@ -7,6 +7,7 @@ import pytest
 
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.sampling.solvers import (
+    SOLVERS,
     SamplerConfig,
     integrate,
     make_schedule,
@@ -46,14 +47,40 @@ def test_the_official_levels_at_20_steps():
     assert schedule.timesteps[0] == 999
 
 
+def test_the_official_dpm_levels_at_4_steps():
+    schedule = make_schedule(SamplerConfig(solver="dpm++", steps=4, shift=5.0))
+    np.testing.assert_allclose(schedule.sigmas, [1, 15 / 16, 5 / 6, 5 / 8, 0], rtol=1e-15)
+    np.testing.assert_array_equal(schedule.timesteps, [1000, 937, 833, 625])
+
+
 @pytest.mark.parametrize("schedule", ["official", "diffusers"])
-@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 50])
 def test_levels_fall_strictly_to_zero(solver, schedule, steps):
     sigmas = noise_levels(SamplerConfig(solver=solver, schedule=schedule, steps=steps))
     assert (np.diff(sigmas) < 0).all()
     assert sigmas[-1] == 0.0
-    assert (sigmas[0] == 1.0) == (solver == "euler")
+    starts_at_1 = {"unipc": (), "dpm++": ("official",), "euler": ("official", "diffusers")}
+    assert (sigmas[0] == 1.0) == (schedule in starts_at_1[solver])
+
+
+@pytest.mark.parametrize("schedule", ["official", "diffusers"])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 20])
+def test_tables_and_results_are_finite(solver, schedule, steps):
+    config = SamplerConfig(solver=solver, steps=steps, schedule=schedule)
+    for table in make_schedule(config):
+        assert np.isfinite(table).all()
+    assert np.isfinite(solve(lambda z, t: jnp.cos(2.0 * z), noise(), config)).all()
+
+
+def test_dpm_is_of_first_order_first_last_and_after_pure_noise():
+    official, diffusers = (
+        make_schedule(SamplerConfig(solver="dpm++", steps=5, schedule=schedule)).predict[:, 2] != 0
+        for schedule in ("official", "diffusers")
+    )
+    np.testing.assert_array_equal(official, [False, False, True, True, False])
+    np.testing.assert_array_equal(diffusers, [False, True, True, True, False])
 
 
 def test_timesteps_are_truncated_from_float64():
@@ -62,7 +89,7 @@ def test_timesteps_are_truncated_from_float64():
     np.testing.assert_array_equal(tabulate(sigmas, "euler").timesteps, [874, 500])
 
 
-@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 20, 50])
 def test_every_step_keeps_a_constant_prediction(solver, steps):
     """Weights of the x0 sum to what the sample leaves: z = (1 − σ)x0 + σε goes to itself."""
@@ -76,7 +103,7 @@ def test_every_step_keeps_a_constant_prediction(solver, steps):
         assert schedule.predict[i] @ [line[i], x0, x0] == pytest.approx(line[i + 1], abs=1e-12)
 
 
-@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_one_clean_clip_is_reached_in_any_number_of_steps(solver, steps):
     config, target, z = SamplerConfig(solver=solver, steps=steps), noise(seed=1), noise()
@@ -87,6 +114,17 @@ def test_one_clean_clip_is_reached_in_any_number_of_steps(solver, steps):
         return (z - target) / sigmas[jnp.argmin(jnp.abs(timesteps - timestep))]
 
     np.testing.assert_allclose(solve(velocity, z, config), target, atol=2e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_dpm_starts_from_pure_noise_that_holds_nothing_of_the_clip(steps):
+    """At σ = 1 the sample is ε alone, and yet the clip is reached exactly."""
+    config, target = SamplerConfig(solver="dpm++", steps=steps), noise(seed=1)
+    with jax.enable_x64(True):
+        schedule = make_schedule(config)._replace(timesteps=1000.0 * noise_levels(config)[:-1])
+        z = jnp.asarray(noise(), jnp.float64)
+        x0 = integrate(lambda z, t: (z - target) / (t / 1000.0), z, schedule)
+    np.testing.assert_allclose(x0, target, atol=2e-6)
 
 
 def test_one_euler_step_from_pure_noise_subtracts_the_velocity():
@@ -123,7 +161,7 @@ def error_of(solver, steps):
         return float(np.abs(np.asarray(end) - gaussian_path(start, 0.05)).max())
 
 
-@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("unipc", 2)])
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("dpm++", 2), ("unipc", 2)])
 def test_solvers_converge_at_their_order(solver, order):
     # Beyond 512 steps UniPC's error meets the rounding of the float32 timesteps.
     coarse, fine = (error_of(solver, steps) for steps in (256, 512))
@@ -131,8 +169,9 @@ def test_solvers_converge_at_their_order(solver, order):
     assert fine < 3e-3
 
 
-def test_unipc_beats_euler_at_equal_cost():
-    assert error_of("unipc", 16) < 0.2 * error_of("euler", 16)
+@pytest.mark.parametrize("solver", ["dpm++", "unipc"])
+def test_order_2_beats_euler_at_equal_cost(solver):
+    assert error_of(solver, 16) < 0.2 * error_of("euler", 16)
 
 
 @pytest.mark.parametrize("steps", [1, 20])
@@ -153,7 +192,7 @@ def test_the_network_is_traced_once_and_sees_float32_scalars(steps):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"solver": "heun"}, "solver is 'heun'; known: unipc, euler"),
+        ({"solver": "heun"}, r"solver is 'heun'; known: unipc, dpm\+\+, euler"),
         ({"schedule": "karras"}, "schedule is 'karras'; known: official, diffusers"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"shift": 0.0}, "shift must be positive"),

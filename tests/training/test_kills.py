@@ -59,13 +59,3 @@ def test_sigterm_to_all_its_processes_saves_and_exits_with_75(tmp_path):
     assert len(lines(run)) == 14
     assert digest == finish(tmp_path / "whole", OPTIONS)[0]
     assert [json.loads(line)["step"] for line in lines(run)] == list(range(14))
-
-
-def test_sigterm_before_the_first_step_exits_at_once(tmp_path):
-    training = subprocess.Popen(command(tmp_path / "run", OPTIONS), stderr=subprocess.PIPE)
-    assert training.stderr is not None
-    training.stderr.readline()  # it is preparing the networks
-    training.terminate()
-    training.communicate(timeout=60)
-    assert training.returncode == 75
-    assert not list((tmp_path / "run").glob("checkpoints/[0-9]*"))
