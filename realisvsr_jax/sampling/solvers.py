@@ -1,11 +1,12 @@
-"""From noise to x0 along the learned velocity: Euler and UniPC over Wan's schedules.
+"""From noise to x0 along the learned velocity: Euler, DPM++ and UniPC over Wan's schedules.
 
-Both solvers are linear in the samples and in the predictions x0 = z − σ·v, so each step is
+All solvers are linear in the samples and in the predictions x0 = z − σ·v, so each step is
 a row of coefficients, worked out on the host in float64; the loop on the device is one scan
 whose body calls the network once.
 
-Sources: Wan2.1 fm_solvers_unipc.py; diffusers UniPCMultistepScheduler; Zhao et al., UniPC
-(NeurIPS 2023), its B₂(h) form predicting x0.
+Sources: Wan2.1 fm_solvers.py and fm_solvers_unipc.py; diffusers DPMSolverMultistepScheduler
+and UniPCMultistepScheduler; Lu et al., DPM-Solver++ (2022), its 2M form by the midpoint; Zhao
+et al., UniPC (NeurIPS 2023), its B₂(h) form predicting x0.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float
 from realisvsr_jax import flow
 from realisvsr_jax.errors import InputError
 
-SOLVERS = ("unipc", "euler")
+SOLVERS = ("unipc", "dpm++", "euler")
 SCHEDULES = ("official", "diffusers")
 Sample: TypeAlias = Float[Array, "..."]
 VelocityFn = Callable[[Sample, Float[Array, ""]], Sample]
@@ -30,7 +31,8 @@ VelocityFn = Callable[[Sample, Float[Array, ""]], Sample]
 class SamplerConfig:
     """How a clip is sampled.
 
-    `solver`: "unipc" (order 2, corrected) or "euler". `steps`: forward passes, at guidance 1.
+    `solver`: "unipc" (order 2, corrected), "dpm++" (order 2) or "euler".
+    `steps`: forward passes, at guidance 1.
     `shift`: s of `flow.shift`. `guidance`: scale of classifier-free guidance; 1 is without.
     `schedule`: whose noise levels, Wan2.1's ("official") or diffusers'; see `noise_levels`.
     `noise`: deviation of what is started from; 0 for networks that learnt without.
@@ -83,17 +85,19 @@ def make_schedule(config: SamplerConfig) -> Schedule:
 def noise_levels(config: SamplerConfig) -> np.ndarray:
     """σ of N steps and a final 0, float64 [N+1].
 
-    The two references differ: Wan's UniPC starts below 1 (0.999 before the shift) and runs
-    towards 0, diffusers' runs from 1 towards 0.001 and then lowers a first σ of 1 by 1e-6,
-    since UniPC takes log(1 − σ). Euler has no logarithm and starts at 1, pure noise.
+    The two references differ. Before the shift Wan's run towards 0, UniPC from 0.999, since
+    it takes log(1 − σ), DPM++ and Euler from 1, pure noise. diffusers' UniPC and Euler run
+    from 1 towards 0.001, and UniPC then lowers a first σ of 1 by 1e-6; its DPM++ runs from
+    0.999 towards 0, as 1 − α: truncated timesteps show that last bit of rounding.
     """
     unipc = config.solver == "unipc"
     if config.schedule == "official":
-        ends = (0.999 if unipc else 1.0, 0.0)
+        sigmas = np.linspace(0.999 if unipc else 1.0, 0.0, config.steps + 1)
+    elif config.solver == "dpm++":
+        sigmas = 1.0 - np.linspace(1.0, 0.001, config.steps + 1)[::-1]
     else:
-        ends = (1.0, 0.001)
-    sigmas = np.linspace(*ends, config.steps + 1, dtype=np.float64)[:-1]
-    sigmas = np.asarray(flow.shift(sigmas, config.shift))
+        sigmas = np.linspace(1.0, 0.001, config.steps + 1)
+    sigmas = np.asarray(flow.shift(sigmas[:-1], config.shift))
     if unipc and sigmas[0] > 1 - 1e-6:
         sigmas[0] -= 1e-6
     return np.append(sigmas, 0.0)
@@ -102,12 +106,13 @@ def noise_levels(config: SamplerConfig) -> np.ndarray:
 def tabulate(sigmas: np.ndarray, solver: str) -> Schedule:
     """The tables for given noise levels [N+1], falling strictly; UniPC wants the first < 1.
 
-    UniPC's first step and its last are of order 1, the others of order 2; from the second
-    step on the sample is corrected, at the order at which it was predicted.
+    The first step of UniPC and of DPM++ and their last are of order 1, the others of order 2.
+    UniPC's sample is corrected from the second step on, at the order at which it was
+    predicted; DPM++ is UniPC without the correction.
     """
     steps = len(sigmas) - 1
     correct, predict = np.zeros((steps, 5)), np.zeros((steps, 3))
-    orders = [min(2, i + 1, steps - i) if solver == "unipc" else 1 for i in range(steps)]
+    orders = [1 if solver == "euler" else min(2, i + 1, steps - i) for i in range(steps)]
     correct[:, 0] = 1.0
     for i in range(steps):
         if solver == "unipc" and i > 0:
@@ -158,13 +163,16 @@ def _combine(weights: Float[Array, "k"], samples: tuple[Sample, ...]) -> Sample:
 
 
 def _half_log_snr(sigma: float) -> float:
-    """λ = log α − log σ, with α = 1 − σ; infinite at σ = 0."""
+    """λ = log α − log σ, with α = 1 − σ; ∞ at σ = 0 and −∞ at σ = 1."""
     with np.errstate(divide="ignore"):
         return np.log1p(-sigma) - np.log(sigma)
 
 
 def _prediction(sigmas: np.ndarray, i: int, order: int) -> np.ndarray:
-    """UniP from σ_i to σ_{i+1}; its first order is Euler's step. [corrected, x0, last x0]."""
+    """UniP, or DPM++, from σ_i to σ_{i+1}: weights of [corrected sample, x0, last x0].
+
+    Order 1 is Euler's step; so is order 2 after σ = 1, where λ = −∞ takes the slope to 0.
+    """
     now, after = sigmas[i], sigmas[i + 1]
     keep = after / now
     if order == 1:

@@ -5,11 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 
 from realisvsr_jax.sampling.solvers import SamplerConfig, integrate, make_schedule, tabulate
 
 SHAPE = (1, 4, 2, 5, 6)
+TOLERANCE = 1e-5
 
 
 def unipc(shift):
@@ -18,10 +23,30 @@ def unipc(shift):
     )
 
 
+def dpm(steps, shift, schedule):
+    """diffusers' DPM++, on its own levels or on Wan's, which are set by hand."""
+    scheduler = DPMSolverMultistepScheduler(
+        solver_order=2,
+        algorithm_type="dpmsolver++",
+        solver_type="midpoint",
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=shift,
+    )
+    scheduler.set_timesteps(steps)
+    if schedule == "official":
+        sigmas = np.linspace(1, 0, steps + 1)[:steps]
+        sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
+        scheduler.timesteps = torch.from_numpy((1000 * sigmas).astype(np.int64))
+        scheduler.sigmas = torch.from_numpy(np.append(sigmas, 0.0).astype(np.float32))
+        scheduler.set_begin_index(0)
+    return scheduler
+
+
 def velocity(z, timestep):
-    """Any smooth field will do: it has to depend on both, and not linearly."""
+    """Any smooth field will do: not linear in z, and a timestep off by one has to show."""
     library = torch if isinstance(z, torch.Tensor) else jnp
-    return library.sin(3.0 * z) + 0.3 * z * (timestep / 1000.0) + 0.1
+    return library.sin(3.0 * z) + 0.3 * z * (timestep % 7.0 / 7.0) + 0.1
 
 
 def run_reference(scheduler, z, timesteps):
@@ -46,10 +71,14 @@ def run_ours(z, schedule):
     return [*seen[1:], x0]
 
 
+def error(ours, reference):
+    """The worst of all samples, each relative to its largest value; NaN where one is."""
+    pairs = zip(ours, reference, strict=True)
+    return np.max([np.abs(a - b).max() / np.abs(b).max() for a, b in pairs])
+
+
 def assert_close(ours, reference):
-    assert len(ours) == len(reference)
-    for a, b in zip(ours, reference, strict=True):
-        assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
+    assert error(ours, reference) <= TOLERANCE
 
 
 @pytest.fixture
@@ -94,3 +123,66 @@ def test_unequal_steps_too(noise):
     scheduler.set_timesteps(sigmas=sigmas[:-1].copy())
     reference = run_reference(scheduler, noise, ours.timesteps)
     assert_close(run_ours(noise.numpy(), ours), reference)
+
+
+def test_the_official_dpm_timesteps_are_truncated_from_float64():
+    schedule = make_schedule(SamplerConfig(solver="dpm++", steps=10, shift=3.0))
+    assert np.float32(schedule.sigmas[3]) == 0.875
+    assert schedule.timesteps[3] == 874
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 8.0])
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 20, 50])
+@pytest.mark.parametrize("schedule", ["official", "diffusers"])
+def test_dpm_levels(schedule, steps, shift):
+    scheduler = dpm(steps, shift, schedule)
+    ours = make_schedule(SamplerConfig("dpm++", steps, shift, schedule=schedule))
+    np.testing.assert_array_equal(ours.sigmas.astype(np.float32), scheduler.sigmas.numpy())
+    np.testing.assert_array_equal(ours.timesteps, scheduler.timesteps.numpy())
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 8.0])
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 20])
+@pytest.mark.parametrize("schedule", ["official", "diffusers"])
+def test_dpm_weights_in_float64(schedule, steps, shift):
+    """Unit samples make diffusers' step show its weights: of sample, x0 and last x0."""
+    ours = make_schedule(SamplerConfig("dpm++", steps, shift, schedule=schedule))
+    scheduler = dpm(steps, shift, schedule)
+    # One more axis keeps float64: PyTorch promotes for vectors, not for scalars.
+    scheduler.sigmas = torch.from_numpy(ours.sigmas)[:, None]
+    sample, x0, x0_last = torch.eye(3, dtype=torch.float64)
+    for i, timestep in enumerate(scheduler.timesteps):
+        scheduler.model_outputs = [x0_last, x0_last]
+        velocity = (sample - x0) / ours.sigmas[i]
+        shown = scheduler.step(velocity, timestep, sample).prev_sample.numpy()
+        assert shown.dtype == np.float64
+        np.testing.assert_allclose(ours.predict[i], shown, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 8.0])
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 20])
+@pytest.mark.parametrize("schedule", ["official", "diffusers"])
+def test_dpm_step_by_step(noise, schedule, steps, shift):
+    ours = make_schedule(SamplerConfig("dpm++", steps, shift, schedule=schedule))
+    scheduler = dpm(steps, shift, schedule)
+    reference = run_reference(scheduler, noise, scheduler.timesteps)
+    assert_close(run_ours(noise.numpy(), ours), reference)
+
+
+def test_order_2_after_a_first_level_just_below_1_is_100_tolerances_off(noise):
+    """σ = 1 has to stay: λ = −∞ there makes the second step one of order 1."""
+    scheduler = dpm(3, 1.0, "official")
+    reference = run_reference(scheduler, noise, scheduler.timesteps)
+    ours = make_schedule(SamplerConfig("dpm++", 3, 1.0))
+    below = tabulate(np.append(1 - 1e-6, ours.sigmas[1:]), "dpm++")
+    wrong = run_ours(noise.numpy(), ours._replace(predict=below.predict))
+    assert error(wrong, reference) > 100 * TOLERANCE
+
+
+def test_timesteps_truncated_from_float32_are_100_tolerances_off(noise):
+    scheduler = dpm(10, 3.0, "official")
+    reference = run_reference(scheduler, noise, scheduler.timesteps)
+    ours = make_schedule(SamplerConfig("dpm++", 10, 3.0))
+    rounded = np.trunc(np.float32(1000) * ours.sigmas[:-1].astype(np.float32))
+    wrong = run_ours(noise.numpy(), ours._replace(timesteps=rounded))
+    assert error(wrong, reference) > 100 * TOLERANCE
