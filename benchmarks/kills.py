@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from realisvsr_jax.evals.pages import replace_between
+from realisvsr_jax.evals import pages
 
 KINDS = ("step", "save", "start")
 DEADLINE = 300.0  # seconds until a start must have come to where it is to be killed
@@ -61,7 +61,7 @@ def main() -> None:
     page = f"{table(kills)}\n{result}\n"
     (flags.output / "kills.md").write_text(page)
     if flags.write:
-        replace_between(Path("docs/training.md"), "kills", page)
+        pages.replace_between(Path("docs/training.md"), "kills", page)
     print(result)
     sys.exit("\n".join(problems) if problems else 0)
 
@@ -219,9 +219,7 @@ def table(kills: Sequence[Kill]) -> str:
     names = [field.name for field in dataclasses.fields(Kill)]
     heads = ["kill", *(name.replace("_", " ") for name in names)]
     rows = [[str(i), *(str(getattr(kill, n)) for n in names)] for i, kill in enumerate(kills, 1)]
-    return (
-        "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows]) + "\n"
-    )
+    return pages.table(heads, rows)
 
 
 if __name__ == "__main__":

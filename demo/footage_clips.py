@@ -4,7 +4,6 @@ Frames are uint8 RGB `T H W 3`. Every draw comes from the source's name and the 
 place, so a second run makes the same clips and skips those already there.
 """
 
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ import av
 import cv2
 import numpy as np
 from footage_sources import Footage
+
+from realisvsr_jax.files import replacing
 
 FRAMES = 21
 SIZE = 192
@@ -40,15 +41,13 @@ def detail(image: np.ndarray) -> float:
 
 def write_clip(path: Path, frames: np.ndarray) -> None:
     """Stores frames losslessly (FFV1, RGB), under a temporary name until complete."""
-    partial = path.with_suffix(".partial")
-    with av.open(str(partial), "w", format="matroska") as container:
+    with replacing(path) as partial, av.open(str(partial), "w", format="matroska") as container:
         stream = container.add_stream("ffv1", rate=25)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "bgr0"
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
-    os.replace(partial, path)
 
 
 def photo_clips(photo: Footage, file: Path, folder: Path) -> list[dict]:

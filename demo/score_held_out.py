@@ -26,9 +26,9 @@ from tqdm import tqdm
 import realisvsr_jax
 from realisvsr_jax.data.degradation import MARGIN, degrade_clip
 from realisvsr_jax.errors import InputError, report
+from realisvsr_jax.evals import pages
 from realisvsr_jax.evals.fidelity import psnr
 from realisvsr_jax.evals.ledger import Ledger
-from realisvsr_jax.evals.pages import replace_between
 from realisvsr_jax.evals.report import COLUMNS, score_clip
 from realisvsr_jax.resize import to_float
 from realisvsr_jax.sampling.restore import find
@@ -84,9 +84,9 @@ def main() -> None:
     full, short = long_table(scores), long_table(scores, (OURS, BICUBIC))
     sys.stdout.write(f"{full}\n{control_table(controls)}")
     if flags.write:
-        replace_between(Path("docs/tiny.md"), "held-out", full)
-        replace_between(Path("docs/tiny.md"), "controls", control_table(controls))
-        replace_between(Path("README.md"), "held-out", short)
+        pages.replace_between(Path("docs/tiny.md"), "held-out", full)
+        pages.replace_between(Path("docs/tiny.md"), "controls", control_table(controls))
+        pages.replace_between(Path("README.md"), "held-out", short)
 
 
 def all_scores(
@@ -186,14 +186,14 @@ def long_table(
 ) -> str:
     """Markdown: a row a clip and system, mean ± deviation over seeds, the best in bold."""
     heads = ["clip", "", *(f"{name.upper()} {what}" for name, (what, _) in COLUMNS.items())]
-    lines = [heads, ["---"] * len(heads)]
+    lines = []
     for clip in WINDOWS:
         rows = {s: r for (c, s), r in scores.items() if c == clip and (not only or s in only)}
         rivals = {system: row for system, row in rows.items() if system != CEILING}
         for system, seeds in rows.items():
             cells = [_cell(seeds, name, rivals, system) for name in COLUMNS]
             lines.append([clip if system == OURS else "", system, *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return pages.table(heads, lines)
 
 
 def _cell(
@@ -215,11 +215,11 @@ def _cell(
 def control_table(controls: dict[str, dict[str, float]]) -> str:
     """Markdown: a row a clip."""
     heads = ["clip", "its own input", "another clip's", "condition scale 0", "what remains of it"]
-    lines = [heads, ["---"] * len(heads)]
+    lines = []
     for clip, row in controls.items():
         psnrs = [f"{row[name]:.2f} dB" for name in ("own", "other", "none")]
         lines.append([clip, *psnrs, f"{row['remains']:.0f} of 255"])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return pages.table(heads, lines)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,16 @@ class InputError(ValueError):
 
 
 def program(main: Callable[[], int | None], values: Any) -> NoReturn:
-    """A console script: messages go to stderr as they are, then `run_flags`, then exit."""
+    """A console script: `plain_messages`, then `run_flags`, then exit."""
+    plain_messages()
+    sys.exit(run_flags(main, values))
+
+
+def plain_messages() -> None:
+    """This project's messages go to stderr as they are; of what it is built on, errors alone."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in ("absl", "orbax", "jax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    sys.exit(run_flags(main, values))
 
 
 def run_flags(main: Callable[[], int | None], values: Any) -> int:

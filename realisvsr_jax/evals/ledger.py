@@ -1,10 +1,11 @@
 """Scores kept as soon as they are known: a long evaluation goes on where it was stopped."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from realisvsr_jax.files import append_lines
 
 
 class Ledger:
@@ -15,11 +16,8 @@ class Ledger:
 
     def __init__(self, path: Path):
         self.path = path
-        text = path.read_text() if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        if len(whole) < len(text):
-            os.truncate(path, len(whole.encode()))
-        rows = [json.loads(line) for line in whole.splitlines()]
+        append_lines(path).close()
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
         self.rows = {tuple(row["of"]): row["scores"] for row in rows}
 
     def get(self, of: Sequence[str | int], make: Callable[[], Any]) -> Any:
@@ -27,6 +25,6 @@ class Ledger:
         key = tuple(of)
         if key not in self.rows:
             self.rows[key] = make()
-            with self.path.open("a") as file:
+            with append_lines(self.path) as file:
                 file.write(json.dumps({"of": key, "scores": self.rows[key]}) + "\n")
         return self.rows[key]

@@ -1,9 +1,16 @@
 """Tables of results in the project's pages, where the page has a place for them."""
 
-import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from realisvsr_jax.errors import InputError
+from realisvsr_jax.files import replacing
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def replace_between(path: Path, name: str, text: str) -> None:
@@ -13,6 +20,5 @@ def replace_between(path: Path, name: str, text: str) -> None:
     if first not in page or last not in page:
         raise InputError(f"{path} has no place for the table: {first.strip()} … {last}")
     before, after = page.split(first)[0], page.split(last)[1]
-    partial = path.with_suffix(".partial")
-    partial.write_text(f"{before}{first}{text}{last}{after}")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(f"{before}{first}{text}{last}{after}")

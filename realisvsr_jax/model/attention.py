@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from realisvsr_jax.model.layers import precision_of
+from realisvsr_jax.numerics import precision_of
 
 # Scores held at once by the xla backend: 2^27 float32 numbers are 512 MiB.
 MAX_SCORES = 2**27

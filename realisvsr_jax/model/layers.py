@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Tokens
+from realisvsr_jax.numerics import precision_of
 
 Rope = Float[Array, "l pairs 2"]
 """The cosine and the sine of every token's angle in every channel pair of a head."""
@@ -103,24 +104,6 @@ class LayerNorm(nnx.Module):
     def __call__(self, x: Tokens) -> Tokens:
         scale, bias = self.scale[...], self.bias[...]
         return layer_norm(x, self.eps) * scale.astype(jnp.float32) + bias.astype(jnp.float32)
-
-
-class RMSNorm(nnx.Module):
-    """RMS norm over the full width: float32 inside, cast back, then the weight; Wan2.1 model.py."""
-
-    def __init__(self, dim: int, eps: float):
-        self.eps = eps
-        self.scale = nnx.Param(jnp.ones((dim,)))
-
-    def __call__(self, x: Tokens) -> Tokens:
-        y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
-        return y.astype(x.dtype) * self.scale[...].astype(x.dtype)
-
-
-def precision_of(dtype: DTypeLike) -> jax.lax.Precision | None:
-    """float32 means float32: by default a TPU or GPU rounds the factors of its products."""
-    return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
 
 
 def linear(

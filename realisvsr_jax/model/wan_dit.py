@@ -21,7 +21,6 @@ from realisvsr_jax.model.layers import (
     MLP,
     LayerNorm,
     PatchEmbedding,
-    RMSNorm,
     Rope,
     apply_rope,
     gelu,
@@ -31,6 +30,7 @@ from realisvsr_jax.model.layers import (
     rope_table,
     sinusoid,
 )
+from realisvsr_jax.numerics import RMSNorm
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,

@@ -16,6 +16,7 @@ from flax.nnx import initializers
 from jaxtyping import Array, Float, Int, Int32
 
 from realisvsr_jax.axes import TextStates
+from realisvsr_jax.numerics import RMSNorm, precision_of
 
 DTYPES = ("float32", "bfloat16")
 
@@ -50,11 +51,6 @@ class UMT5Config:
                 f"{self.num_buckets // 4}"
             )
 
-    @property
-    def precision(self) -> jax.lax.Precision | None:
-        """float32 means float32: by default a TPU or GPU rounds the factors of its products."""
-        return jax.lax.Precision.HIGHEST if self.dtype == "float32" else None
-
 
 def relative_buckets(
     distances: Int[np.ndarray, "..."], num_buckets: int, max_distance: int
@@ -78,19 +74,6 @@ def relative_buckets(
     return buckets.astype(np.int32)
 
 
-class RMSNorm(nnx.Module):
-    """RMS norm without a mean: float32 inside, cast back, then the weight."""
-
-    def __init__(self, dim: int, eps: float):
-        self.eps = eps
-        self.scale = nnx.Param(jnp.ones((dim,)))
-
-    def __call__(self, x: TextStates) -> TextStates:
-        y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
-        return y.astype(x.dtype) * self.scale[...].astype(x.dtype)
-
-
 def _linear(
     config: UMT5Config, inputs: int, outputs: int, rngs: nnx.Rngs, std: float | None = None
 ) -> nnx.Linear:
@@ -100,7 +83,7 @@ def _linear(
         outputs,
         use_bias=False,
         dtype=config.dtype,
-        precision=config.precision,
+        precision=precision_of(config.dtype),
         kernel_init=initializers.normal(std or inputs**-0.5),
         rngs=rngs,
     )
@@ -125,7 +108,9 @@ class Attention(nnx.Module):
     ) -> TextStates:
         """softmax(q·kᵀ + bias[bucket] + masked)·v, with scores and softmax in float32."""
         in_float32 = functools.partial(
-            jnp.matmul, precision=self.config.precision, preferred_element_type=jnp.float32
+            jnp.matmul,
+            precision=precision_of(self.config.dtype),
+            preferred_element_type=jnp.float32,
         )
         q, k, v = (
             rearrange(linear(x), "b s (n k) -> b n s k", n=self.config.num_heads)

@@ -7,7 +7,6 @@ RUN/metrics.jsonl  one line a step
 """
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
+from realisvsr_jax.files import replacing
 from realisvsr_jax.training import networks
 from realisvsr_jax.training.settings import LogConfig, TrainingConfig
 from realisvsr_jax.training.state import TrainState, init_state, make_optimizer, partition
@@ -138,9 +138,8 @@ def open_run(folder: Path, config: TrainingConfig) -> Release:
         "init_sha256": release_hash(init),
         "commit": commit(),
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(run, indent=1) + "\n")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(run, indent=1) + "\n")
     return release
 
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import resource
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from realisvsr_jax.files import append_lines
 from realisvsr_jax.training.health import Health
 from realisvsr_jax.training.settings import LogConfig
 from realisvsr_jax.training.state import TrainState
@@ -42,7 +42,7 @@ class Journal:
         from tensorboardX import SummaryWriter
 
         self.folder, self.rate = folder, rate
-        self.file = _appending(folder / "metrics.jsonl")
+        self.file = append_lines(folder / "metrics.jsonl")
         self.board = SummaryWriter(str(folder / "tensorboard"))
         self.config, self.steps = config, steps
         self.since = time.monotonic()
@@ -90,7 +90,7 @@ class Journal:
 
     def validated(self, step: int, scores: dict[str, dict[str, float]]) -> None:
         """A line in `validation.jsonl`: `scores` of 'average' and 'raw' weights by metric."""
-        with _appending(self.folder / "validation.jsonl") as file:
+        with append_lines(self.folder / "validation.jsonl") as file:
             file.write(json.dumps({"step": step} | scores) + "\n")
         for weights, values in scores.items():
             for name, value in values.items():
@@ -184,12 +184,3 @@ def memory() -> dict[str, float]:
 
 def _worth_saying(name: str, value: float) -> bool:
     return not name.endswith("_gradient") and (value != 0 or name not in ("skipped", "replaced"))
-
-
-def _appending(path: Path) -> Any:
-    """The file, open at its end, without a last line that a kill cut off."""
-    if path.exists():
-        whole = path.read_bytes().rfind(b"\n") + 1
-        if whole < path.stat().st_size:
-            os.truncate(path, whole)
-    return path.open("a")

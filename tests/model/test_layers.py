@@ -9,13 +9,13 @@ from flax import nnx
 from realisvsr_jax.model.layers import (
     LayerNorm,
     PatchEmbedding,
-    RMSNorm,
     apply_rope,
     layer_norm,
     rope_split,
     rope_table,
     sinusoid,
 )
+from realisvsr_jax.numerics import RMSNorm
 
 
 @pytest.mark.parametrize(
