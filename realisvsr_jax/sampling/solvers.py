@@ -85,14 +85,16 @@ def make_schedule(config: SamplerConfig) -> Schedule:
 def noise_levels(config: SamplerConfig) -> np.ndarray:
     """σ of N steps and a final 0, float64 [N+1].
 
-    The two references differ. Before the shift Wan's run towards 0, UniPC from 0.999, since
-    it takes log(1 − σ), DPM++ and Euler from 1, pure noise. diffusers' UniPC and Euler run
-    from 1 towards 0.001, and UniPC then lowers a first σ of 1 by 1e-6; its DPM++ runs from
-    0.999 towards 0, as 1 − α: truncated timesteps show that last bit of rounding.
+    The two references differ. Before the shift Wan's run towards 0, DPM++ and Euler from 1,
+    pure noise, UniPC from the 0.999 of a float32 table, 0.9990000128746033, since it takes
+    log(1 − σ); with 0.999 itself some timesteps would be truncated to one less. diffusers'
+    UniPC runs from 1 towards 0.001 and then lowers a first σ of 1 by 1e-6; its DPM++ runs from
+    0.999 towards 0, as 1 − α: truncated timesteps show that last bit of rounding. Euler has
+    the levels of diffusers' UniPC, from 1; diffusers' own Euler scheduler spaces others.
     """
     unipc = config.solver == "unipc"
     if config.schedule == "official":
-        sigmas = np.linspace(0.999 if unipc else 1.0, 0.0, config.steps + 1)
+        sigmas = np.linspace(float(np.float32(0.999)) if unipc else 1.0, 0.0, config.steps + 1)
     elif config.solver == "dpm++":
         sigmas = 1.0 - np.linspace(1.0, 0.001, config.steps + 1)[::-1]
     else:

@@ -41,10 +41,28 @@ def test_the_official_levels_at_20_steps():
     schedule = make_schedule(SamplerConfig())
     assert schedule.sigmas.dtype == np.float64
     assert schedule.sigmas.shape == (21,)
-    raw = 0.999 * (1 - np.arange(20) / 20)
+    raw = float(np.float32(0.999)) * (1 - np.arange(20) / 20)
     np.testing.assert_allclose(schedule.sigmas[:-1], 5 * raw / (1 + 4 * raw), rtol=1e-14)
     assert schedule.sigmas[-1] == 0.0
     assert schedule.timesteps[0] == 999
+
+
+# Wan2.1's own schedulers, run in PyTorch; longer ones in tests/parity/official_schedules.json.
+@pytest.mark.parametrize(
+    ("solver", "steps", "shift", "sigmas", "timesteps"),
+    [
+        ("unipc", 1, 5.0, [0.99979985, 0], [999]),
+        ("unipc", 3, 1.0, [0.999, 0.666, 0.333, 0], [999, 666, 333]),
+        ("unipc", 3, 5.0, [0.99979985, 0.9088428, 0.7139794, 0], [999, 908, 713]),
+        ("unipc", 4, 3.0, [0.99966645, 0.8996398, 0.7496248, 0.49966657, 0], [999, 899, 749, 499]),
+        ("dpm++", 3, 1.0, [1, 0.6666667, 0.33333334, 0], [1000, 666, 333]),
+        ("dpm++", 4, 3.0, [1, 0.9, 0.75, 0.5, 0], [1000, 900, 750, 500]),
+    ],
+)
+def test_official_schedules_are_wans(solver, steps, shift, sigmas, timesteps):
+    schedule = make_schedule(SamplerConfig(solver, steps, shift))
+    np.testing.assert_array_equal(schedule.sigmas.astype(np.float32), np.float32(sigmas))
+    np.testing.assert_array_equal(schedule.timesteps, timesteps)
 
 
 def test_the_official_dpm_levels_at_4_steps():
