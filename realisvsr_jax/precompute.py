@@ -57,11 +57,11 @@ def _latents_of(release: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
     from realisvsr_jax.data import precomputed
     from realisvsr_jax.resize import to_float
-    from realisvsr_jax.training.networks import release_folder
+    from realisvsr_jax.training.networks import weights_path
     from realisvsr_jax.training.objectives import enlarged
     from realisvsr_jax.weights.release import load_vae
 
-    graph, state = nnx.split(load_vae(release_folder(release)))
+    graph, state = nnx.split(load_vae(weights_path(release)))
 
     @jax.jit
     def encode(batch: dict[str, Any]) -> tuple[Any, Any]:

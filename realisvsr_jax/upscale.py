@@ -23,12 +23,17 @@ flags.DEFINE_string("input", None, "A video, or a folder of frames.", **_here)
 flags.DEFINE_string(
     "output", None, "The restored video (.mp4, .mov or .mkv), or a folder for frames.", **_here
 )
-flags.DEFINE_string("checkpoint", None, "A RUN or a release folder.", **_here)
+flags.DEFINE_string(
+    "checkpoint", None, "A RUN, a release, a PyTorch checkpoint or a hub id.", **_here
+)
 flags.DEFINE_float("scale", 4.0, "Enlargement; 1 restores alone.", 1.0, **_here)
 flags.DEFINE_integer("steps", None, "Of the sampler; what the weights say if absent.", 1, **_here)
 flags.DEFINE_integer("seed", 0, "Of the noise.", 0, 2**32 - 1, **_here)
 flags.DEFINE_enum("color", "wavelet", ["wavelet", "adain", "none"], "Colour correction.", **_here)
 flags.DEFINE_string("prompt", None, "What the clip shows; what the weights say if absent.", **_here)
+flags.DEFINE_string(
+    "text_encoder", None, "Encodes what the cache lacks: release, checkpoint or hub id.", **_here
+)
 flags.DEFINE_string("negative_prompt", "", "What guidance leads away from.", **_here)
 flags.DEFINE_float(
     "guidance",
@@ -53,7 +58,7 @@ def main() -> None:
 
     folder = restore.find(FLAGS.checkpoint)
     clip, end = read_part(FLAGS.input, FLAGS.start, FLAGS.frames)
-    restored = restore_clip(restore.load(folder), clip)
+    restored = restore_clip(restore.load(folder, FLAGS.text_encoder), clip)
     write_video(
         FLAGS.output,
         restored,

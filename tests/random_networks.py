@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from realisvsr_jax.weights import assembly
+
 Network = TypeVar("Network", bound=nnx.Module)
 
 
@@ -35,13 +37,12 @@ def drawn(constructor: Callable[[], Network], scale: float = 1.0, seed: int = 0)
 
 
 def numbered(constructor: Callable[[], nnx.Module]) -> dict[str, np.ndarray]:
-    """Every parameter by its path, 'blocks/norm3/scale'; no two of their numbers are the same."""
-    state = nnx.state(nnx.eval_shape(constructor))
-    shapes = {"/".join(map(str, path)): p.shape for path, p in nnx.to_flat_state(state)}
-    starts = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())])
+    """Every tensor by its name in a release; no two of their numbers are the same."""
+    shapes = assembly.expected(constructor)
+    starts = np.cumsum([0, *map(math.prod, shapes.values())])
     return {
-        path: np.arange(start, start + math.prod(shape), dtype=np.float32).reshape(shape)
-        for start, (path, shape) in zip(starts, shapes.items())
+        name: np.arange(start, start + math.prod(shape), dtype=np.float32).reshape(shape)
+        for start, (name, shape) in zip(starts, shapes.items())
     }
 
 

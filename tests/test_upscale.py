@@ -30,7 +30,7 @@ class Enlarger:
 @pytest.fixture
 def enlarger(monkeypatch):
     stub = Enlarger()
-    monkeypatch.setattr("realisvsr_jax.sampling.restore.load", lambda path: stub)
+    monkeypatch.setattr("realisvsr_jax.sampling.restore.load", lambda *_: stub)
     return stub
 
 
@@ -250,10 +250,10 @@ def test_checkpoints_that_do_not_fit(clip, tmp_path, run, tiny_release):
     (other / "model.json").write_text(json.dumps(card))
     (tmp_path / "empty").mkdir()
     for checkpoint, message in (
-        (other, "the weights are those of another configuration"),
-        (tmp_path / "empty", "is neither a RUN folder (run.json) nor a release (model.json)"),
-        (clip, "is a file; name a RUN folder or a release folder"),
-        (tmp_path / "none", "no such folder; name a RUN or a release folder"),
+        (other, "96 tensors of another shape: "),
+        (tmp_path / "empty", "no file with weights"),
+        (clip, "is no checkpoint; known endings: .safetensors"),
+        (tmp_path / "none", "no such file or folder"),
     ):
         output = tmp_path / "out.mp4"
         status, errors = run("--input", clip, "--output", output, "--checkpoint", checkpoint)

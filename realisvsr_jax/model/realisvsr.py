@@ -15,12 +15,17 @@ from realisvsr_jax.model.wan_dit import Control, DiTConfig, WanDiT
 
 @dataclass(frozen=True)
 class RealisVSRConfig:
-    """The transformer and its control branch, which has the same width."""
+    """The transformer and its control branch, which has the same width.
+
+    Without a control branch (None) it is Wan as it comes, to start a training from.
+    """
 
     dit: DiTConfig = field(default_factory=DiTConfig)
-    cpc: CPCConfig = field(default_factory=CPCConfig)
+    cpc: CPCConfig | None = field(default_factory=CPCConfig)
 
     def __post_init__(self):
+        if self.cpc is None:
+            return
         used = math.ceil(self.dit.num_layers / self.interval)
         if used < self.cpc.num_blocks:
             raise ValueError(
@@ -32,6 +37,7 @@ class RealisVSRConfig:
     @property
     def interval(self) -> int:
         """r = ⌈L_main / L_CPC⌉: neighbouring main blocks that share a feature."""
+        assert self.cpc is not None
         return math.ceil(self.dit.num_layers / self.cpc.num_blocks)
 
 
@@ -44,12 +50,16 @@ WAN_14B = RealisVSRConfig(
 class RealisVSR(nnx.Module):
     """Velocity of the flow from noise to the restored clip, given the low-quality one.
 
-    Parameters live under `dit/…`, `cpc/…` and `gamma` [num_layers].
+    Parameters live under `dit/…`, `cpc/…` and `gamma` [num_layers]; without a control branch
+    under `dit/…` alone.
     """
 
-    def __init__(self, config: RealisVSRConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: RealisVSRConfig, *, rngs: nnx.Rngs, dit: WanDiT | None = None):
+        """`dit`: the transformer, where its weights are there already."""
         self.config = config
-        self.dit = WanDiT(config.dit, rngs=rngs)
+        self.dit = dit or WanDiT(config.dit, rngs=rngs)
+        if config.cpc is None:
+            return
         self.cpc = CPC(config.cpc, config.dit, rngs=rngs)
         self.gamma = nnx.Param(jnp.ones((config.dit.num_layers,)))
         self.init_cpc_from_dit()
@@ -67,8 +77,11 @@ class RealisVSR(nnx.Module):
 
         `condition` is the latent of the bicubically enlarged clip, of `z_t`'s size.
         `condition_scale` multiplies γ; 0 leaves the plain DiT. Raises ValueError where the
-        sizes differ, do not divide into patches, or the text is too long.
+        sizes differ, do not divide into patches, or the text is too long, and without a control
+        branch.
         """
+        if self.config.cpc is None:
+            raise ValueError("there is no control branch; the plain transformer is `dit`")
         if condition.shape != z_t.shape:
             raise ValueError(f"the condition is {condition.shape}, the latent {z_t.shape}")
         context = self.dit.context(timestep, text, self.dit.grid(z_t))
@@ -82,6 +95,7 @@ class RealisVSR(nnx.Module):
         For use after the DiT's weights were loaded; a new model starts so by itself. In the
         baseline the copied embedding is that of the noisy latent.
         """
+        assert self.config.cpc is not None
         cpc, count = self.cpc, self.config.cpc.num_blocks
         noisy = self.config.cpc.inject_noisy_latent
         embedding = cpc.noisy_patch_embedding if noisy else cpc.patch_embedding

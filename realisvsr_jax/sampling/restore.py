@@ -34,8 +34,9 @@ from realisvsr_jax.sampling.frames import (
 from realisvsr_jax.sampling.solvers import Schedule, initial_noise, integrate, make_schedule
 from realisvsr_jax.sampling.tiles import Size, Tiling, latent_tile, plan_tiles
 from realisvsr_jax.settings import nearest
+from realisvsr_jax.text.encoding import TextEncoder
 from realisvsr_jax.vae.wan_vae import WanVAE
-from realisvsr_jax.weights.release import CARD, RUN_FILE, Release, load_release
+from realisvsr_jax.weights.release import CARD, RUN_FILE, Release, load_card, load_release
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,13 @@ Number = int | float
 Progress = Callable[[int, int], object]
 
 
-def load(path: str | Path | None = None) -> "Restorer":
-    """The model of a release folder or of a RUN (its averaged weights); None: the shipped one.
+def load(path: str | Path | None = None, text_encoder: str | Path | None = None) -> "Restorer":
+    """The model of a release folder, of a RUN (its averaged weights) or of a PyTorch checkpoint.
 
-    Raises InputError for a folder that is neither, for weights that do not fit their settings,
-    and for a release that has a VAE alone.
+    None is the shipped one; what is no path is the id of a model on the hub. `text_encoder`
+    encodes prompts that the weights' cache lacks: a release, a checkpoint or a hub id; where
+    the release has one itself, it need not be named. Raises InputError for what is none of
+    these, for weights that do not fit their settings, and for those that cannot restore.
     """
     folder = find(path)
     try:
@@ -57,12 +60,19 @@ def load(path: str | Path | None = None) -> "Restorer":
         where = "" if str(folder) in str(error) else f"{folder}: "
         raise InputError(f"{where}{error}") from error
     if release.model is None:
-        raise InputError(f"{folder} holds a VAE alone; name a release that can restore")
-    return Restorer(release)
+        raise InputError(f"{folder} holds no transformer; name a release that can restore")
+    if release.card.model is not None and release.card.model.cpc is None:
+        raise InputError(
+            f"{folder} has no control branch: it makes videos from text and restores none; train "
+            "one with --config.init, see docs/training.md"
+        )
+    if release.vae is None:
+        raise InputError(f"{folder} has no VAE; put it beside the transformer")
+    return Restorer(release, _encoder(folder, text_encoder))
 
 
 def find(path: str | Path | None = None) -> Path:
-    """The folder that `load` would read; raises InputError unless it is a RUN or a release."""
+    """What `load` would read; raises InputError for what is neither there nor on the hub."""
     if path is None:
         from realisvsr_jax.training.networks import shipped_release
 
@@ -70,39 +80,61 @@ def find(path: str | Path | None = None) -> Path:
         if not folder.is_dir():
             raise InputError("no weights came with this package; give a RUN or a release folder")
         return folder
-    folder = Path(path)
-    if not folder.exists():
-        raise InputError(f"{folder}: no such folder; name a RUN or a release folder")
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a RUN folder or a release folder")
-    if not any((folder / name).is_file() for name in (RUN_FILE, CARD)):
-        raise InputError(
-            f"{folder} is neither a RUN folder ({RUN_FILE}) nor a release ({CARD}); name the "
-            "--workdir or the --export of a training run"
-        )
-    return folder
+    from realisvsr_jax.weights import sources
+
+    found = sources.resolve(path, text=False)
+    if not any((found / name).is_file() for name in (RUN_FILE, CARD)):
+        try:
+            sources.find_files(found)
+        except InputError as error:
+            raise InputError(
+                f"{error}; name a RUN ({RUN_FILE}), a release ({CARD}) or a checkpoint"
+            ) from error
+    return found
 
 
 def _read(folder: Path) -> Release:
-    if not (folder / RUN_FILE).is_file():
+    if (folder / CARD).is_file():
         return load_release(folder)
-    from realisvsr_jax.training.checkpoint import load_run
+    if (folder / RUN_FILE).is_file():
+        from realisvsr_jax.training.checkpoint import load_run
 
-    return load_run(folder)
+        return load_run(folder)
+    from realisvsr_jax.weights.importing import load_checkpoint
+
+    return load_checkpoint(folder, text=False)
+
+
+def _encoder(folder: Path, given: str | Path | None) -> TextEncoder | None:
+    """The text encoder that was given, or the release's own."""
+    from realisvsr_jax.weights import importing, sources
+
+    if given is not None:
+        return importing.text_encoder(sources.resolve(given))
+    has_own = (folder / CARD).is_file() and load_card(folder).text_encoder is not None
+    return importing.text_encoder(folder) if has_own else None
 
 
 class Restorer:
     """Restores clips with the networks and the settings of one release."""
 
-    def __init__(self, release: Release):
-        """`release` has a transformer; with a VAE alone there is nothing to sample from."""
+    def __init__(self, release: Release, text_encoder: TextEncoder | None = None):
+        """`release` has a transformer; with a VAE alone there is nothing to sample from.
+
+        `text_encoder` encodes what the release's prompts lack.
+        """
         assert release.model is not None
         assert release.card.model is not None
+        assert release.vae is not None
+        assert release.card.vae is not None
         assert release.prompts is not None
         self.card = release.card
+        self.vae_config = release.card.vae
         self.prompts = release.prompts
+        self.text_encoder = text_encoder
         self.patch = release.card.model.dit.patch_size
-        self._vae_graph, self._vae = nnx.split(release.vae)
+        vae: WanVAE = release.vae
+        self._vae_graph, self._vae = nnx.split(vae)
         self._model_graph, self._model = nnx.split(release.model)
         self._encode = jax.jit(self._encode_chunk)
         self._decode = jax.jit(self._decode_chunk)
@@ -146,7 +178,7 @@ class Restorer:
             guidance=self.card.sampler.guidance if guidance is None else float(guidance),
         )
         texts = self._texts(prompt, negative_prompt, sampler.guidance)
-        geometry = plan_geometry(clip.shape, float(scale), self.card.vae, self.patch)
+        geometry = plan_geometry(clip.shape, float(scale), self.vae_config, self.patch)
         tiling = self._tiling(geometry.latent)
         self._advance = _Counter(progress, 2 * geometry.latent[0] + sampler.steps)
         condition = self._encode_clip(clip, geometry)
@@ -173,17 +205,26 @@ class Restorer:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """States of both prompts [1, s, e]; the second None where it would change nothing."""
         prompt = self.card.prompt if prompt is None else prompt
-        text = self.prompts.lookup(prompt)[None]
+        text = self._states(prompt)
         if guidance == 1:
             return text, None
-        negative = self.prompts.lookup(negative_prompt)[None]
+        negative = self._states(negative_prompt)
         if np.array_equal(text, negative):
             log.warning("guidance %g has no effect: both prompts are %r", guidance, prompt)
             return text, None
         return text, negative
 
+    def _states(self, prompt: str) -> np.ndarray:
+        """[1, s, e]; encoded here, once, where the cache lacks them."""
+        encoder = self.text_encoder
+        if prompt not in self.prompts and encoder is not None:
+            log.info("encoding the prompt %r", prompt)
+            self.prompts.check_encoder(encoder.fingerprint, "the weights' prompt cache")
+            self.prompts = self.prompts.joined(encoder.encode([prompt]), encoder.fingerprint)
+        return self.prompts.lookup(prompt)[None]
+
     def _tiling(self, latent: Size) -> Tiling:
-        factors = (self.card.vae.temporal_factor, self.card.vae.spatial_factor)
+        factors = (self.vae_config.temporal_factor, self.vae_config.spatial_factor)
         tile = latent_tile(self.card.tile, self.card.overlap, factors, self.patch)
         return plan_tiles(latent, *(tile or (latent, (0, 0, 0))))
 

@@ -173,9 +173,7 @@ class UMT5Encoder(nnx.Module):
         """
         config = self.config
         x = jnp.take(self.embedding[...], tokens, axis=0).astype(config.dtype)
-        buckets = self.buckets(tokens.shape[1])
-        # Added to the scores, as in transformers: a text that is all padding stays finite.
-        masked = jnp.where(mask == 0, jnp.finfo(jnp.float32).min, 0.0)[:, None, None]
+        buckets, masked = position_buckets(tokens.shape[1], config), masked_keys(mask)
         graph, layers = nnx.split(self.blocks)
 
         def step(x: TextStates, layer: nnx.State) -> tuple[TextStates, None]:
@@ -184,13 +182,18 @@ class UMT5Encoder(nnx.Module):
         x, _ = jax.lax.scan(step, x, layers)
         return self.norm(x)
 
-    def buckets(self, length: int) -> Int32[Array, "s s"]:
-        """The bucket of every (query, key) of a text of `length` tokens.
 
-        The table, one entry a distance, is made on the host; the program holds no square.
-        """
-        table = relative_buckets(
-            np.arange(1 - length, length), self.config.num_buckets, self.config.max_distance
-        )
-        place = jnp.arange(length)
-        return jnp.asarray(table)[place[None, :] - place[:, None] + length - 1]
+def position_buckets(length: int, config: UMT5Config) -> Int32[Array, "s s"]:
+    """The bucket of every (query, key) of a text of `length` tokens.
+
+    The table, one entry a distance, is made on the host; the program holds no square.
+    """
+    distances = np.arange(1 - length, length)
+    table = relative_buckets(distances, config.num_buckets, config.max_distance)
+    place = jnp.arange(length)
+    return jnp.asarray(table)[place[None, :] - place[:, None] + length - 1]
+
+
+def masked_keys(mask: Int32[Array, "b s"]) -> Float[Array, "b 1 1 s"]:
+    """What is added to the scores; as in transformers, a text that is all padding stays finite."""
+    return jnp.where(mask == 0, jnp.finfo(jnp.float32).min, 0.0)[:, None, None]

@@ -6,6 +6,7 @@ RUN/checkpoints/   Orbax, one folder a step: parameters, moments, average, step
 RUN/metrics.jsonl  one line a step
 """
 
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -24,6 +25,7 @@ from realisvsr_jax.training.state import TrainState, init_state, make_optimizer,
 from realisvsr_jax.weights.release import (
     RUN_FILE,
     Release,
+    is_release,
     load_release,
     release_hash,
     save_release,
@@ -123,15 +125,15 @@ def open_run(folder: Path, config: TrainingConfig) -> Release:
     path = folder / RUN_FILE
     if path.exists():
         check_same_settings(folder, config)
-        return load_release(_initial_folder(folder))
+        return _initial_release(folder, config)
     release = networks.initial_release(config)
     folder.mkdir(parents=True, exist_ok=True)
-    by_reference = bool(config.init) and not (config.init_vae or config.prompt_cache)
-    if by_reference:
-        init = networks.release_folder(config.init).absolute()
-    else:
+    init = networks.weights_path(config.init).absolute() if config.init else None
+    by_reference = not (config.init_vae or config.prompt_cache) and init and is_release(init)
+    if not by_reference:
         init = folder / "init"
         save_release(init, release, overwrite=True)
+    assert init is not None
     run = {
         "config": settings.to_mapping(config),
         "init": str(init) if by_reference else "init",
@@ -172,7 +174,7 @@ def load_run(folder: str | Path) -> Release:
             f"{folder} trained a VAE, whose latent statistics are measured at export: "
             "add --export DIR to its command and use DIR"
         )
-    release = load_release(_initial_folder(folder))
+    release = _initial_release(folder, config)
     saved = folder / "checkpoints"
     checkpoints = Checkpoints(saved) if saved.is_dir() else None
     if checkpoints is None or checkpoints.latest_step() is None:
@@ -183,6 +185,12 @@ def load_run(folder: str | Path) -> Release:
     checkpoints.close()
     release.model = parts.merge(state.ema, parts.frozen)
     return release
+
+
+def _initial_release(folder: Path, config: TrainingConfig) -> Release:
+    """What the run started from: all that it composed is in its initial folder."""
+    composed = dataclasses.replace(config, init_vae="", prompt_cache="")
+    return networks.complete(load_release(_initial_folder(folder)), composed)
 
 
 def _initial_folder(folder: Path) -> Path:

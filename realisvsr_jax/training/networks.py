@@ -12,13 +12,17 @@ from flax import nnx
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.model.realisvsr import RealisVSR
+from realisvsr_jax.model.wan_dit import WanDiT
 from realisvsr_jax.resize import to_float
 from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.training.settings import TrainingConfig
 from realisvsr_jax.vae.wan_vae import VAEConfig, WanVAE
-from realisvsr_jax.weights.release import Release, ReleaseCard, load_card, load_release
+from realisvsr_jax.weights import importing, sources
+from realisvsr_jax.weights.release import Release, ReleaseCard, is_release, load_release
 
 SHIPPED = "tiny"
+# Settings of a network that say how to run it, not what its weights mean.
+RUNNING = ("dit.dtype", "dit.residual_dtype", "dit.attention", "dit.remat")
 
 
 def shipped_release() -> Path:
@@ -26,26 +30,38 @@ def shipped_release() -> Path:
     return Path(str(resources.files("realisvsr_jax"))) / "assets" / SHIPPED
 
 
-def release_folder(name: str) -> Path:
-    """The folder that `init` or `init_vae` names; raises InputError if there is none."""
-    folder = shipped_release() if name == SHIPPED else Path(name)
-    if not folder.is_dir():
-        raise InputError(
-            f"init: {name} is not a folder; give a release folder (python -m "
-            "convert.from_torch, which turns Wan's checkpoints into one, is not there yet)"
-        )
-    load_card(folder)
-    return folder
+def weights_path(name: str, text: bool = True) -> Path:
+    """The release, or the PyTorch checkpoint, that `init` or `init_vae` names.
+
+    Without `text`, a text encoder need not be fetched with it. Raises InputError if there is
+    none, and where the hub cannot be reached.
+    """
+    return shipped_release() if name == SHIPPED else sources.resolve(name, text)
+
+
+def load_weights(name: str, text: bool = True) -> Release:
+    """The networks of a release folder, or of a PyTorch checkpoint as it is."""
+    path = weights_path(name, text)
+    try:
+        return load_release(path) if is_release(path) else importing.load_checkpoint(path, text)
+    except InputError as error:
+        raise InputError(f"init: {error}") from error
 
 
 def initial_release(config: TrainingConfig) -> Release:
     """The networks before the first step, with the card that an export will carry."""
-    base = load_release(release_folder(config.init)) if config.init else None
-    vae = base.vae if base else None
-    vae_config = base.card.vae if base else config.vae
-    if config.init_vae:
-        other = load_release(release_folder(config.init_vae))
-        vae, vae_config = other.vae, other.card.vae
+    base = load_weights(config.init, not config.prompt_cache) if config.init else None
+    return complete(base, config)
+
+
+def complete(base: Release | None, config: TrainingConfig) -> Release:
+    """`base` with everything that a run needs and it lacks: a VAE, a transformer, its control."""
+    having_vae = load_weights(config.init_vae, False) if config.init_vae else base
+    vae = having_vae.vae if having_vae else None
+    vae_config = having_vae.card.vae if having_vae else config.vae
+    if vae_config is None:
+        name = config.init_vae or config.init
+        raise InputError(f"init: {name} has no VAE; give one with --config.init_vae=PATH")
     vae = vae or WanVAE(vae_config, rngs=nnx.Rngs(config.seed))
     card = described(ReleaseCard(vae=vae_config), config)
     if config.task == "vae":
@@ -53,6 +69,8 @@ def initial_release(config: TrainingConfig) -> Release:
     model = base.model if base else None
     if base and (difference := _first_difference(base.card.model, config.model)):
         raise InputError(f"init: {config.init} is of another architecture: {difference}")
+    if model is not None:
+        model = _configured(model, config)
     if config.model.dit.in_channels != vae_config.z_dim:
         raise InputError(
             f"model.dit.in_channels is {config.model.dit.in_channels}, the VAE's latents have "
@@ -85,13 +103,25 @@ def _prompts(config: TrainingConfig, base: Release | None) -> PromptCache:
     return PromptCache.empty_prompt_only(*size)
 
 
+def _configured(model: RealisVSR, config: TrainingConfig) -> RealisVSR:
+    """The same weights, with a control branch and as the configuration says to run them."""
+    graph, _ = nnx.split(nnx.eval_shape(lambda: WanDiT(config.model.dit, rngs=nnx.Rngs(0))))
+    dit = nnx.merge(graph, nnx.state(model.dit))
+    if model.config.cpc is None:
+        return RealisVSR(config.model, rngs=nnx.Rngs(config.seed), dit=dit)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: RealisVSR(config.model, rngs=nnx.Rngs(0))))
+    return nnx.merge(graph, nnx.state(model))
+
+
 def _first_difference(have: object, want: object) -> str:
     """'name: is x, the config says y' for the first setting in which two cards differ."""
     if have is None:
         return "it has no transformer"
     flat_have, flat_want = (flatten(settings.to_mapping(card)) for card in (have, want))
     for name, value in flat_want.items():
-        if flat_have.get(name) != value:
+        if name.startswith("cpc.") and "cpc" in flat_have:
+            continue  # it has none, and gets the one that is wanted
+        if name not in RUNNING and flat_have.get(name) != value:
             return f"{name} is {flat_have.get(name)}, the config says {value}"
     return ""
 

@@ -254,6 +254,7 @@ def make_data(
     """
     steps = config.steps - start_step if num_steps is None else num_steps
     if config.precomputed:
+        assert release.card.vae is not None
         batches = precomputed.read_batches(
             config.precomputed,
             config.data.batch_size,
@@ -301,6 +302,8 @@ def _export(
 ) -> None:
     release = _with(config, parts, state.ema, release)
     if config.task == "vae":
+        assert release.vae is not None
+        assert release.card.vae is not None
         batches = make_data(config, release, 0, num_steps=STATISTICS_BATCHES)
         vae, vae_config = networks.normalised(
             release.vae, release.card.vae, [batch["gt"] for batch in batches]

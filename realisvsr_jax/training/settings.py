@@ -122,10 +122,11 @@ class ReleaseConfig:
 class TrainingConfig:
     """One experiment.
 
-    `task` is 'restoration' or 'vae'. `init` gives the initial weights: a release or RUN folder
-    or a hub id; '' draws them at random. `init_vae` takes the VAE from another release ('tiny'
-    is the one that ships). `parameters` are regular expressions over parameter paths: what
-    matches is trained. The batch of `data.batch_size` is split into `accumulate` micro-batches.
+    `task` is 'restoration' or 'vae'. `init` gives the initial weights: a release folder, a
+    PyTorch checkpoint or a hub id; '' draws them at random. `init_vae` takes the VAE from
+    another ('tiny' is the release that ships). `parameters` are regular expressions over
+    parameter paths: what matches is trained. The batch of `data.batch_size` is split into
+    `accumulate` micro-batches.
     `precomputed` is a folder of pairs or latents made by `realisvsr_jax.precompute`.
     `caption_dropout` is the share of clips that are shown the empty prompt instead of their
     caption, without which guidance means nothing.

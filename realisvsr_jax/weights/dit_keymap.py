@@ -5,12 +5,10 @@ DiT), with the layers of a block parameter stacked on a leading axis. PyTorch's 
 state dict under diffusers' names or under those of the original Wan2.1 release.
 """
 
-from collections.abc import Mapping
-
-import numpy as np
+from collections.abc import Iterator, Sequence
 
 from realisvsr_jax.weights import keymap
-from realisvsr_jax.weights.keymap import CONV, MATRIX, SAME, Arrays, Layout, Rule
+from realisvsr_jax.weights.keymap import CONV, MATRIX, SAME, Layout, Rule
 
 _TEXT = "condition_embedder.text_embedder"
 _TIME = "condition_embedder.time_embedder"
@@ -45,7 +43,11 @@ _BLOCK_MODULES = (
     ("ffn/down", "ffn.net.2", "ffn.2", "linear"),
     ("modulation", "scale_shift_table", "modulation", "table"),
 )
-
+_CPC_MODULES = (
+    ("patch_embedding", "patch_embedding", "patch_embedding", "conv"),
+    ("noisy_patch_embedding", "noisy_patch_embedding", "noisy_patch_embedding", "conv"),
+)
+_CPC_OUT = (("out", "out.{layer}", "out.{layer}", "linear"),)
 
 # [1, n, d] there, [n, d] here.
 _TABLE = Layout(lambda x: x[0], lambda x: x[None])
@@ -62,25 +64,33 @@ _PARAMETERS = {
 
 def rules(dialect: str = "diffusers") -> tuple[Rule, ...]:
     """Every parameter of the DiT; `dialect` is "diffusers" or "wan", else ValueError."""
-    column = keymap.column(dialect)
-    return tuple(
-        Rule(prefix[0] + row[0] + ours, prefix[1] + str(row[column]) + torch, layout, stacked)
-        for table, prefix, stacked in (
-            (_MODULES, ("", ""), False),
-            (_BLOCK_MODULES, ("blocks/", "blocks.{layer}."), True),
-        )
-        for row in table
-        for ours, torch, layout in _PARAMETERS[row[3]]
+    blocks = ("blocks/", "blocks.{layer}.")
+    return (*_rules(_MODULES, dialect), *_rules(_BLOCK_MODULES, dialect, blocks, stacked=True))
+
+
+def cpc_rules(noisy: bool, dialect: str = "diffusers") -> tuple[Rule, ...]:
+    """Every parameter of the control branch and γ; PyTorch has no code for it.
+
+    Its blocks are Wan's and have Wan's names, or diffusers', under `cpc.`. `noisy`: the
+    baseline's, with its second patch embedding.
+    """
+    embeddings = (*_CPC_MODULES[:1], *(_CPC_MODULES[1:] if noisy else ()))
+    top, blocks, out = ("cpc/", "cpc."), ("cpc/blocks/", "cpc.blocks.{layer}."), ("cpc/", "cpc.")
+    return (
+        *_rules(embeddings, dialect, top),
+        *_rules(_BLOCK_MODULES, dialect, blocks, stacked=True),
+        *_rules(_CPC_OUT, dialect, out, stacked=True),
+        Rule("gamma", "gamma", SAME),
     )
 
 
-def from_torch(
-    tensors: Mapping[str, np.ndarray], num_layers: int, dialect: str = "diffusers"
-) -> Arrays:
-    """A DiT's state dict as our flat, stacked arrays; raises InputError like `keymap`'s."""
-    return keymap.from_torch(rules(dialect), tensors, num_layers)
-
-
-def to_torch(arrays: Mapping[str, np.ndarray], dialect: str = "diffusers") -> Arrays:
-    """The inverse of `from_torch`, bit for bit; raises InputError like `keymap`'s."""
-    return keymap.to_torch(rules(dialect), arrays)
+def _rules(
+    table: Sequence[tuple[str, str, str, str]],
+    dialect: str,
+    prefix: tuple[str, str] = ("", ""),
+    stacked: bool = False,
+) -> Iterator[Rule]:
+    column = keymap.column(dialect)
+    for row in table:
+        for ours, torch, layout in _PARAMETERS[row[3]]:
+            yield Rule(prefix[0] + row[0] + ours, prefix[1] + row[column] + torch, layout, stacked)

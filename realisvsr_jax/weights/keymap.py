@@ -4,14 +4,15 @@ One table serves both directions. PyTorch's side is a state dict, ours the netwo
 with paths like 'blocks/self_attn/q/kernel'.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from realisvsr_jax.errors import InputError
-
-Arrays = dict[str, np.ndarray]
+from realisvsr_jax.weights import assembly
+from realisvsr_jax.weights.readers import Tensors
+from realisvsr_jax.weights.writers import Stored
 
 DIALECTS = ("diffusers", "wan")
 
@@ -40,6 +41,54 @@ MATRIX = Layout(np.transpose, np.transpose)
 CONV = Layout(lambda x: x.transpose(2, 3, 4, 1, 0), lambda x: x.transpose(4, 3, 0, 1, 2))
 
 
+@dataclass(frozen=True)
+class Pair:
+    """One tensor's names, ours as in a release and PyTorch's, and its layouts."""
+
+    ours: str
+    torch: str
+    layout: Layout
+
+    def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """PyTorch's shape of a tensor that is `shape` here."""
+        return self.layout.torch(np.broadcast_to(np.float32(0), shape)).shape
+
+
+def pairs(rules: Sequence[Rule], num_layers: int = 0, prefix: tuple[str, ...] = ()) -> list[Pair]:
+    """Every tensor of a table, one a layer; `prefix` goes before our names."""
+    found = []
+    for rule in rules:
+        path = (*prefix, *rule.ours.split("/"))
+        names = assembly.layer_names(path, (num_layers,)) if rule.stacked else [".".join(path)]
+        for ours, torch in zip(names, _torch_names(rule, num_layers), strict=True):
+            found.append(Pair(ours, torch, rule.layout))
+    return found
+
+
+def renamed(
+    pairs: Sequence[Pair], tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], where: Any
+) -> Tensors:
+    """A checkpoint's tensors under our names and in our layout; still views of its files.
+
+    `shapes` are ours, by our names. Raises InputError that lists, by PyTorch's names, what is
+    missing, unknown or of another shape.
+    """
+    wanted = {pair.torch: pair.torch_shape(shapes[pair.ours]) for pair in pairs}
+    assembly.check(wanted, tensors, where)
+    return {
+        pair.ours: tensors[pair.torch]._replace(value=pair.layout.ours(tensors[pair.torch].value))
+        for pair in pairs
+    }
+
+
+def to_torch(pairs: Sequence[Pair], tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The inverse of `renamed`, for tensors to be stored."""
+    return {
+        pair.torch: replace(tensors[pair.ours], value=pair.layout.torch(tensors[pair.ours].value))
+        for pair in pairs
+    }
+
+
 def column(dialect: str) -> int:
     """Of a row (ours, diffusers, Wan2.1, kind); raises ValueError for an unknown dialect."""
     if dialect not in DIALECTS:
@@ -47,51 +96,7 @@ def column(dialect: str) -> int:
     return 1 + DIALECTS.index(dialect)
 
 
-def from_torch(
-    rules: Sequence[Rule], tensors: Mapping[str, np.ndarray], num_layers: int = 0
-) -> Arrays:
-    """A state dict as our flat arrays, stacked where the rules say so.
-
-    Raises InputError, naming them, for tensors that are missing or that no rule uses.
-    """
-    needed = [name for rule in rules for name in _torch_names(rule, num_layers)]
-    _same_keys(needed, tensors, "the checkpoint")
-    arrays = {}
-    for rule in rules:
-        parts = [rule.layout.ours(tensors[name]) for name in _torch_names(rule, num_layers)]
-        arrays[rule.ours] = np.stack(parts) if rule.stacked else parts[0]
-    return arrays
-
-
-def to_torch(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """The inverse of `from_torch`, bit for bit; the layer count is the leading axis.
-
-    Raises InputError for paths that are missing or unused, and for unequal layer counts.
-    """
-    _same_keys([rule.ours for rule in rules], arrays, "the network")
-    counts = {len(arrays[rule.ours]) for rule in rules if rule.stacked}
-    if len(counts) > 1:
-        raise InputError(f"parameters are stacked over different layer counts: {sorted(counts)}")
-    num_layers = max(counts, default=0)
-    tensors = {}
-    for rule in rules:
-        value = arrays[rule.ours]
-        parts = value if rule.stacked else [value]
-        for name, part in zip(_torch_names(rule, num_layers), parts):
-            tensors[name] = np.ascontiguousarray(rule.layout.torch(part))
-    return tensors
-
-
 def _torch_names(rule: Rule, num_layers: int) -> list[str]:
     if not rule.stacked:
         return [rule.torch]
     return [rule.torch.format(layer=layer) for layer in range(num_layers)]
-
-
-def _same_keys(needed: Iterable[str], given: Iterable[str], where: str) -> None:
-    needed, given = set(needed), set(given)
-    for problem, names in (("lacks", needed - given), ("has unknown", given - needed)):
-        if names:
-            shown = ", ".join(sorted(names)[:4])
-            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            raise InputError(f"{where} {problem} {shown}{more}")

@@ -10,15 +10,8 @@ where they are equal. Only `shared.weight` is written, since 4 GB need not be st
 `from_pretrained` ties the other to it, a bare `load_state_dict` wants `strict=False`.
 """
 
-from collections.abc import Mapping
-
-import numpy as np
-
-from realisvsr_jax.errors import InputError
 from realisvsr_jax.weights import keymap
-from realisvsr_jax.weights.keymap import MATRIX, SAME, Arrays, Rule
-
-_EMBEDDING, _TIED = "shared.weight", "encoder.embed_tokens.weight"
+from realisvsr_jax.weights.keymap import MATRIX, SAME, Rule
 
 # ours, diffusers, Wan2.1, what it is; inside `blocks` every row stands once a layer.
 _MODULES = (
@@ -61,33 +54,3 @@ def rules(dialect: str = "diffusers") -> tuple[Rule, ...]:
             ours, torch = prefix[0] + row[0] + name, prefix[column] + row[column] + ".weight"
             table.append(Rule(ours, torch, layout, stacked))
     return tuple(table)
-
-
-def from_torch(
-    tensors: Mapping[str, np.ndarray], num_layers: int, dialect: str = "diffusers"
-) -> Arrays:
-    """An encoder's state dict as our flat, stacked arrays; raises InputError like `keymap`'s.
-
-    In transformers' dialect also for an embedding whose two names hold different numbers.
-    """
-    if dialect == "diffusers":
-        tensors = _untied(tensors)
-    return keymap.from_torch(rules(dialect), tensors, num_layers)
-
-
-def to_torch(arrays: Mapping[str, np.ndarray], dialect: str = "diffusers") -> Arrays:
-    """The inverse of `from_torch`, bit for bit; raises InputError like `keymap`'s."""
-    return keymap.to_torch(rules(dialect), arrays)
-
-
-def _untied(tensors: Mapping[str, np.ndarray]) -> Arrays:
-    """The embedding under its first name alone."""
-    tensors = dict(tensors)
-    if _TIED in tensors:
-        tied = tensors.pop(_TIED)
-        if not np.array_equal(tensors.setdefault(_EMBEDDING, tied), tied):
-            raise InputError(
-                f"the checkpoint's {_EMBEDDING} and {_TIED} differ, but UMT5 has one embedding; "
-                "leave out the wrong one"
-            )
-    return tensors

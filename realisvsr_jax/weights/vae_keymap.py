@@ -4,17 +4,16 @@ Sources: diffusers autoencoder_kl_wan.py; for Wan2.1_VAE.pth, Wan2.1 vae.py. The
 network itself, so that any width and any number of blocks has its table.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 from flax import nnx
 
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.vae.blocks import ResidualBlock
 from realisvsr_jax.vae.wan_vae import Half, Middle, VAEConfig, WanVAE
 from realisvsr_jax.weights import keymap
-from realisvsr_jax.weights.keymap import CONV, SAME, Arrays, Layout, Rule
+from realisvsr_jax.weights.keymap import CONV, SAME, Layout, Rule
 
 Row = tuple[str, str, str, str]
 
@@ -83,20 +82,6 @@ def rules(config: VAEConfig, dialect: str = "diffusers") -> tuple[Rule, ...]:
         for row in rows
         for ours, torch, layout in _PARAMETERS[row[3]]
     )
-
-
-def from_torch(
-    tensors: Mapping[str, np.ndarray], config: VAEConfig, dialect: str = "diffusers"
-) -> Arrays:
-    """A VAE's state dict as our flat arrays; raises InputError like `keymap`'s."""
-    return keymap.from_torch(rules(config, dialect), tensors)
-
-
-def to_torch(
-    arrays: Mapping[str, np.ndarray], config: VAEConfig, dialect: str = "diffusers"
-) -> Arrays:
-    """The inverse of `from_torch`, bit for bit; raises InputError like `keymap`'s."""
-    return keymap.to_torch(rules(config, dialect), arrays)
 
 
 def _encoder_rows(half: Half) -> Iterator[Row]:

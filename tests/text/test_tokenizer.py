@@ -1,45 +1,19 @@
 """Prompts cleaned, cut into tokens, padded and truncated; what is refused."""
 
-import json
 import socket
-import string
 
 import numpy as np
 import pytest
-import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, processors
+from torch_checkpoints import END, PAD, PIECES, SPECIAL, UNKNOWN, write_tokenizer
 
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.text.tokenizer import Tokenizer, clean
 
-PAD, END, UNKNOWN = 0, 1, 3
-SPECIAL = ["<pad>", "</s>", "<s>", "<unk>"]  # the unknown token is the fourth, unlike T5's
-PIECES = ["▁", "▁a", "▁sharp", "▁video", "▁cat", *string.ascii_lowercase]
-
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder like the one in Wan's checkpoints: a Unigram model that ends in `</s>`."""
-    vocabulary = [(piece, 0.0) for piece in SPECIAL]
-    vocabulary += [(piece, -1.0 if len(piece) > 1 else -5.0) for piece in PIECES]
-    model = tokenizers.Tokenizer(models.Unigram(vocabulary, UNKNOWN, False))
-    model.pre_tokenizer = pre_tokenizers.Metaspace()
-    model.decoder = decoders.Metaspace()
-    model.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", END)]
-    )
-    model.add_special_tokens(SPECIAL)
-    model.save(str(tmp_path / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "T5Tokenizer",
-        "pad_token": "<pad>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "extra_ids": 0,
-        "model_max_length": 512,
-    }
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    return tmp_path
+    """A folder like the one in Wan's checkpoints."""
+    return write_tokenizer(tmp_path)
 
 
 def ids(*pieces: str) -> list[int]:

@@ -1,0 +1,1 @@
+"""Programs that move weights between PyTorch and releases, and encode prompts."""
