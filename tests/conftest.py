@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["HF_HUB_OFFLINE"] = "1"
 # Tests compile far more than they compute; XLA's back end at -O0 halves their time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 

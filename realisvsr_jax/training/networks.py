@@ -41,8 +41,8 @@ def weights_path(name: str, text: bool = True) -> Path:
 
 def load_weights(name: str, text: bool = True) -> Release:
     """The networks of a release folder, or of a PyTorch checkpoint as it is."""
-    path = weights_path(name, text)
     try:
+        path = weights_path(name, text)
         return load_release(path) if is_release(path) else importing.load_checkpoint(path, text)
     except InputError as error:
         raise InputError(f"init: {error}") from error

@@ -183,7 +183,7 @@ def test_a_batch_that_does_not_divide_is_an_error(tmp_path):
 
 
 def test_an_unknown_initial_release_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="init: nowhere/model is not a folder"):
+    with pytest.raises(InputError, match="init: nowhere/model is no folder here and cannot be"):
         run.train(config_of(init="nowhere/model"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
