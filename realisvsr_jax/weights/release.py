@@ -104,7 +104,7 @@ def write_release(
 def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder that takes the name `folder` when the block ends, and is gone if it fails.
 
-    Raises InputError if `folder` exists and may not be replaced.
+    Raises InputError if `folder` exists and may not be replaced, or cannot be written.
     """
     if folder.exists() and not overwrite:
         raise InputError(f"{folder} exists; name a new folder")
@@ -117,6 +117,8 @@ def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,9 +1,12 @@
 """Tensors into safetensors files, one after the other: what is in memory is one piece of one."""
 
 import collections
+import contextlib
+import errno
 import json
 import logging
 import math
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -92,6 +95,7 @@ def _save(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
+        _reserve(file, 8 + len(text) + offset)
         file.write(struct.pack("<Q", len(text)) + text)
         for buffer in _ahead(
             (lambda p=p, t=t: _values(p, t)) for _, t in order for p in _pieces(t)
@@ -101,6 +105,16 @@ def _save(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]
         if tensor.broken:
             count = sum(tensor.broken)
             log.warning("%s: %d values are not finite (NaN or infinite)", tensor.origin, count)
+
+
+def _reserve(file: Any, size: int) -> None:
+    """Takes the space at once: a full disk shows before the work is done."""
+    with contextlib.suppress(AttributeError):  # macOS has no such call
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
 
 
 def _ahead(tasks: Iterator[Callable[[], Any]], most: int = 2) -> Iterator[Any]:

@@ -89,9 +89,9 @@ def test_diffusers_gives_the_same_output_without_control_features(trained, tmp_p
     z, text, times = random(2, 2, 4, 6, 16), random(2, 512, 24, seed=2), jnp.array([9.0, 700.0])
     with torch.no_grad():
         theirs = peer(
-            torch.from_numpy(np.asarray(z).transpose(0, 4, 1, 2, 3)),
-            torch.from_numpy(np.asarray(times)),
-            torch.from_numpy(np.asarray(text)),
+            torch.from_numpy(np.array(z).transpose(0, 4, 1, 2, 3)),
+            torch.from_numpy(np.array(times)),
+            torch.from_numpy(np.array(text)),
             return_dict=False,
         )[0]
     theirs = theirs.numpy().transpose(0, 2, 3, 4, 1)

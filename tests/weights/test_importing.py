@@ -201,7 +201,7 @@ def test_a_conversion_that_dies_leaves_nothing(originals, tmp_path, monkeypatch)
         raise OSError("no space left on device")
 
     monkeypatch.setattr(importing, "write_release", no_space)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(InputError, match="out cannot be written: no space left"):
         convert(originals["wan"], tmp_path / "out")
     assert not list(tmp_path.iterdir())
     (tmp_path / "out").mkdir()

@@ -249,7 +249,7 @@ def test_a_failure_leaves_the_old_release_and_no_partial_one(release, saved, mon
         raise OSError("no space left on device")
 
     monkeypatch.setattr(module, "save_tensors", no_space)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(InputError, match="cannot be written: no space left"):
         save_release(saved, release, overwrite=True)
     assert release_hash(saved) == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]

@@ -1,5 +1,6 @@
 """Files that the reference library reads back; one piece at a time; what is not finite is named."""
 
+import errno
 import json
 import logging
 
@@ -59,3 +60,23 @@ def test_what_is_not_finite_is_named_and_kept(tmp_path, caplog):
         (path,) = save_tensors(tmp_path, "x", tensors)
     assert caplog.messages == ["wan.pth: head.bias: 2 values are not finite (NaN or infinite)"]
     np.testing.assert_array_equal(load_file(path)["bad"].numpy(), value.astype(np.float32))
+
+
+def test_a_full_disk_shows_before_anything_is_written(tmp_path, monkeypatch):
+    def full(file, first, size):
+        assert size == 8 + 64 + 4096
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_tensors(tmp_path, "x", {"a": stored(np.zeros(1024))})
+    assert (tmp_path / "x.safetensors").stat().st_size == 0
+
+
+def test_a_disk_that_reserves_nothing_is_written_to_all_the_same(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr("os.posix_fallocate", unsupported)
+    (path,) = save_tensors(tmp_path, "x", {"a": stored(np.ones(4))})
+    assert load_file(path)["a"].sum() == 4
