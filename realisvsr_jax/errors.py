@@ -3,8 +3,10 @@
 import ast
 import contextlib
 import logging
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -39,16 +41,14 @@ def run_flags(main: Callable[[], int | None], values: Any) -> int:
         return 0
     if "" not in sys.path:
         sys.path.insert(0, "")  # as with `python -m`: a configuration may import its neighbours
+    arguments = [_underscored(argument) for argument in sys.argv]
+    if "config" in values and (path := _missing_config(arguments)):
+        sys.stderr.write(f"error: --config {path}: no such file; name one, as configs/tiny.py\n")
+        return 1
     try:
-        rest = values([_underscored(argument) for argument in sys.argv])[1:]
+        rest = values(arguments)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # ml_collections names the nearest key itself, on a line of its own.
-        text = str(error)
-        if text[:1] in ("'", '"'):  # a KeyError's text is the repr of its message
-            with contextlib.suppress(ValueError, SyntaxError):
-                text = str(ast.literal_eval(text))
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        sys.stderr.write(f"error: {' '.join(lines)}\n")
+        sys.stderr.write(f"error: {_flag_message(error, arguments)}\n")
         return 1
     if rest:
         sys.stderr.write(f"error: {rest[0]!r} is not expected; every option is a --flag\n")
@@ -62,6 +62,36 @@ def _underscored(argument: str) -> str:
         return argument
     name, equals, value = argument[2:].partition("=")
     return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _missing_config(arguments: Sequence[str]) -> str:
+    """The file that --config names, if there is none; what stands behind its colon is its own."""
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            path = (value if equals else following).partition(":")[0]
+            return "" if Path(path).is_file() else path or "''"
+    return ""
+
+
+def _flag_message(error: Exception, arguments: Sequence[str]) -> str:
+    """One line for what absl or ml_collections says of a command line."""
+    text = str(error)
+    if text[:1] in ("'", '"'):  # a KeyError's text is the repr of its message
+        with contextlib.suppress(ValueError, SyntaxError):
+            text = str(ast.literal_eval(text))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [repr(error)]
+    if any(line.startswith("Traceback") for line in lines):  # of a configuration's own error
+        return f"{lines[0].partition(': ')[0]}: {lines[-1].removeprefix('ValueError: ')}"
+    unknown = lines[0].strip("'")
+    names = [argument[9:].partition("=")[0].split(".") for argument in arguments]
+    for argument, parts in zip(arguments, names):
+        if argument.startswith("--config.") and unknown in parts:
+            path = ".".join(parts[: parts.index(unknown) + 1])
+            near = re.search('Did you mean "(.+?)"', text)
+            known = "; known ones are in realisvsr_jax/training/settings.py"
+            return f"unknown setting {path!r}" + (f"; did you mean {near[1]!r}?" if near else known)
+    return " ".join(lines)
 
 
 def report(main: Callable[[], int | None]) -> int:

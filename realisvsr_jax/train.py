@@ -48,6 +48,8 @@ def _train(termination: Any) -> str:
     export = Path(FLAGS.export) if FLAGS.export else None
     if export and export.exists():
         raise InputError(f"--export {export} exists; name a new folder")
+    if export and export.absolute() == Path(FLAGS.workdir).absolute():
+        raise InputError("--export and --workdir are the same folder; name another to export to")
     hooks = run.Hooks(preview_picture, Validator, termination)
     return run.train(config, Path(FLAGS.workdir), export, hooks)
 

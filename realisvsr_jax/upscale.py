@@ -34,7 +34,7 @@ flags.DEFINE_string("prompt", None, "What the clip shows; what the weights say i
 flags.DEFINE_string(
     "text_encoder", None, "Encodes what the cache lacks: release, checkpoint or hub id.", **_here
 )
-flags.DEFINE_string("negative_prompt", "", "What guidance leads away from.", **_here)
+flags.DEFINE_string("negative_prompt", "", "What guidance above 1 leads away from.", **_here)
 flags.DEFINE_float(
     "guidance",
     None,
@@ -53,9 +53,13 @@ def main() -> None:
         raise InputError("give --input CLIP and --output FILE")
     began = time.monotonic()
     check_output(FLAGS.output, inputs=[FLAGS.input], overwrite=FLAGS.overwrite)
-    probe(FLAGS.input)
-    from realisvsr_jax.sampling import restore
+    info = probe(FLAGS.input)
+    from realisvsr_jax.sampling import frames, restore
 
+    restore.check_options(
+        *(FLAGS.scale, FLAGS.steps, FLAGS.seed, FLAGS.color, FLAGS.guidance, FLAGS.condition_scale)
+    )
+    frames.check_size(info.height, info.width, FLAGS.scale)
     folder = restore.find(FLAGS.checkpoint)
     clip, end = read_part(FLAGS.input, FLAGS.start, FLAGS.frames)
     restored = restore_clip(restore.load(folder, FLAGS.text_encoder), clip)
@@ -79,7 +83,10 @@ def read_part(path: str, start: int, frames: int | None) -> tuple[Clip, Fraction
     if frames is None:
         return read_video(path, start), None
     clip = read_video(path, start, frames + 1)
-    if len(clip.frames) <= frames:
+    count = len(clip.frames)
+    if count < frames:
+        log.info("%s has only %d of the %d frames asked for from %d on", path, count, frames, start)
+    if count <= frames:
         return clip, None
     return Clip(clip.frames[:frames], clip.times[:frames], clip.info, start), clip.times[frames]
 
@@ -87,8 +94,9 @@ def read_part(path: str, start: int, frames: int | None) -> tuple[Clip, Fraction
 def restore_clip(model: Any, clip: Clip) -> Any:
     """uint8 frames through the restorer, as the flags say, with a progress bar on stderr."""
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
-    with tqdm(desc="restoring", unit="part") as bar:
+    with logging_redirect_tqdm(), tqdm(desc="restoring", unit="part") as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from realisvsr_jax import degrade as program
 from realisvsr_jax import video
 from realisvsr_jax.data.degradation import DegradationPlan, apply_plan
+from realisvsr_jax.errors import InputError, run_flags
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def test_the_file_holds_what_the_plan_makes_of_the_clip(source, tmp_path):
         *("--plan", plan_path, "--picture", picture),
     )
     assert result.returncode == 0, result.stderr
-    assert "cropped to 64x48, which divides by 4" in result.stderr
+    assert "cropped to 64×48, which divides by 4" in result.stderr
     written = video.read_video(low).frames
     assert written.shape == (3, 12, 16, 3)
     plan = DegradationPlan.from_json(plan_path.read_text())
@@ -57,9 +59,17 @@ def test_a_clip_without_frames_before_it_opens_behind_a_mirrored_margin(source, 
     ("arguments", "message"),
     [
         (("--preset", "papre"), "unknown degradation preset 'papre'; did you mean 'paper'?"),
-        (("--scale", 65), "below scale 65"),
+        (("--scale", 65), "frames of 64×50 are below scale 65"),
         (("--picture", "p.jpg"), "name it .png"),
-        (("--frames", 1, "--plan", "missing/plan.json"), "cannot write missing/plan.json"),
+        (("--plan", "missing/plan.json"), "--plan missing/plan.json: the folder missing does not"),
+        (("--picture", "missing/p.png"), "--picture missing/p.png: the folder missing does not"),
+        (("--plan", "p.png", "--picture", "p.png"), "--picture p.png collides with --plan; name"),
+        (("--start", 14), "clip.mkv has 14 frames; start 14 is beyond its end"),
+        (("--start", 17, "--frames", 2), "clip.mkv has 14 frames; start 17 is beyond its end"),
+        (("--start", 30), "clip.mkv has 14 frames; start 30 is beyond its end"),
+        (("--from_plan", "no.json"), "--from_plan: no.json cannot be read: No such file"),
+        (("--from_plan", "README.md"), "--from_plan: README.md: not a degradation plan: "),
+        (("--from_plan", "x", "--seed", 0), "--from_plan decides the seed; leave --seed out"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(source, tmp_path, arguments, message):
@@ -69,6 +79,99 @@ def test_what_cannot_be_done_is_one_line(source, tmp_path, arguments, message):
     assert len(errors) == 1
     assert message in errors[0]
     assert "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mkv"]
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """Calls the program in this process; returns its exit status and its lines of errors."""
+
+    def call(*arguments):
+        for name in program.FLAGS:
+            program.FLAGS[name].unparse()
+        monkeypatch.setattr(sys, "argv", ["degrade", *map(str, arguments)])
+        status = run_flags(program.main, program.FLAGS)
+        return status, capsys.readouterr().err.splitlines()
+
+    return call
+
+
+def test_a_kept_plan_gives_the_same_bytes(source, tmp_path, here):
+    names = ("low.mkv", "again.mkv", "plan.json", "copy.json")
+    low, again, plan, copy = (tmp_path / name for name in names)
+    part = ("--input", source, "--start", 3, "--frames", 4)
+    drawn = ("--preset", "light", "--seed", 9, "--scale", 2)
+    assert here(*part, "--output", low, "--plan", plan, *drawn) == (0, [])
+    assert here(*part, "--output", again, "--from_plan", plan, "--plan", copy) == (0, [])
+    assert again.read_bytes() == low.read_bytes()
+    assert copy.read_bytes() == plan.read_bytes()
+    assert video.read_video(again).frames.shape == (4, 25, 32, 3)
+    status, errors = here("--input", source, "--output", tmp_path / "no.mkv", "--from_plan", plan)
+    assert status == 1
+    assert errors == [
+        f"error: {plan} is for 4 frames of 64×50, these are 14 of 64×50; name the clip, --start "
+        "and --frames that it was made with"
+    ]
+    damaged = plan.read_text().replace('"scale": 2', '"scale": 0')
+    plan.write_text(damaged)
+    status, errors = here(*part, "--output", tmp_path / "no.mkv", "--from_plan", plan)
+    assert (status, errors) == (1, [f"error: --from_plan: {plan}: its scale is 0"])
+    assert not (tmp_path / "no.mkv").exists()
+
+
+@pytest.mark.parametrize("name", ["plan.json", "sheet.png"])
+def test_files_beside_the_video_are_kept_unless_told_otherwise(source, tmp_path, here, name):
+    path = tmp_path / name
+    path.write_bytes(b"mine")
+    flag = "--plan" if name == "plan.json" else "--picture"
+    place = ("--input", source, "--output", tmp_path / "low.mkv", "--frames", 2, flag)
+    status, errors = here(*place, path)
+    assert status == 1
+    assert errors == [f"error: {flag} {path} exists; name another file, or add --overwrite"]
+    assert path.read_bytes() == b"mine"
+    assert not (tmp_path / "low.mkv").exists()
+    assert here(*place, path, "--overwrite") == (0, [])
+    assert path.read_bytes() != b"mine"
+
+
+def test_an_input_or_a_folder_is_never_a_file_beside(source, tmp_path, here):
+    (tmp_path / "frames").mkdir()
+    place = ("--input", source, "--overwrite", "--frames", 1)
+    for flag, path, output, message in (
+        ("--plan", source, "low.mkv", "is an input; name another file"),
+        ("--plan", tmp_path / "frames", "low.mkv", "exists; name another file"),
+        ("--plan", tmp_path / "frames" / "p.json", "frames", "collides with --output; name"),
+    ):
+        status, errors = here(*place, "--output", tmp_path / output, flag, path)
+        assert status == 1
+        assert len(errors) == 1
+        assert message in errors[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mkv", "frames"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_failure_leaves_nothing_of_this_run(source, tmp_path, here, monkeypatch, overwrite):
+    def full(*_, **__):
+        raise InputError("low.mkv: no space left while writing")
+
+    old = {tmp_path / name: b"mine" for name in ("low.mkv", "plan.json", "sheet.png")}
+    for path, content in old.items() if overwrite else ():
+        path.write_bytes(content)
+    monkeypatch.setattr(video, "write_video", full)
+    place = ("--input", source, "--output", tmp_path / "low.mkv", "--frames", 1)
+    beside = ("--plan", tmp_path / "plan.json", "--picture", tmp_path / "sheet.png")
+    status, errors = here(*place, *beside, *(("--overwrite",) if overwrite else ()))
+    assert (status, errors) == (1, ["error: low.mkv: no space left while writing"])
+    found = {path: path.read_bytes() for path in tmp_path.iterdir() if path != source}
+    assert found == (old if overwrite else {})
+
+
+def test_help_opens_with_a_command_that_works(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["degrade", "--help"])
+    assert run_flags(program.main, program.FLAGS) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "realisvsr_jax.degrade --input clip.mp4 --output low.mkv" in first
+    assert "--help" not in first
 
 
 def test_an_output_that_exists_is_kept_unless_told_otherwise(source, tmp_path):

@@ -13,7 +13,7 @@ SMOKE = ("--config", "configs/smoke.py")
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Runs `train` with arguments in this process: (exit status, stdout, stderr)."""
-    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
+    monkeypatch.setattr(errors, "plain_messages", lambda: None)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
@@ -31,11 +31,13 @@ def command(monkeypatch, capsys):
     ("arguments", "message"),
     [
         ((), "give --config configs/NAME.py and --workdir RUN"),
-        (("--config", "configs/smok.py"), "smok.py"),
+        (("--config", "configs/smok.py"), "--config configs/smok.py: no such file"),
+        ((*SMOKE, "--config.data.sources=('no/',)"), "data.sources: no is no folder; name one of"),
+        ((*SMOKE, "--config.precomputed=no"), "no has no shards; make them with python -m"),
         ((*SMOKE, "--wrokdir", "x"), "Unknown command line flag 'wrokdir'. Did you mean: workdir"),
         (
             (*SMOKE, "--config.loss.wavelet_weight=(1,2,2,2)"),
-            'Did you mean "wavelet_weights" instead',
+            "unknown setting 'loss.wavelet_weight'; did you mean 'wavelet_weights'?",
         ),
         ((*SMOKE, "--config.steps=many"), "many"),
         ((*SMOKE, "extra"), "'extra' is not expected"),
@@ -58,6 +60,32 @@ def test_an_export_that_exists_is_refused_before_training(command, tmp_path):
     assert status == 1
     assert "exists; name a new folder" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_an_export_into_the_run_or_a_best_that_never_is(command, tmp_path):
+    place = (*SMOKE, "--workdir", tmp_path / "run", "--export")
+    status, _, err = command(*place, tmp_path / "run")
+    assert (status, err) == (
+        1,
+        "error: --export and --workdir are the same folder; name another to export to\n",
+    )
+    status, _, err = command(*place, tmp_path / "best", "--config.release.checkpoint=best")
+    assert status == 1
+    assert "no checkpoint has a score; set validation.every, or take 'last'" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_workdir_that_is_a_file_or_holds_something_else(command, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for folder, message in (
+        (tmp_path / "notes.txt", f"--workdir: {tmp_path}/notes.txt is a file; name a folder"),
+        (tmp_path, f"--workdir {tmp_path} is no RUN: it has notes.txt in it, but no run.json"),
+    ):
+        status, _, err = command(*SMOKE, "--workdir", folder)
+        assert status == 1
+        assert message in err
+        assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_overrides_reach_training_and_the_hash_is_the_last_line(command, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The entry point: a clip in, a restored one out, and one line for whatever cannot be."""
 
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -288,6 +289,77 @@ def test_flags_that_do_not_fit(run, arguments, message):
     assert status == 1
     assert len(errors) == 1
     assert message in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--scale", "1e6"],
+            "scale 1e+06 makes 12,000,000 pixels out of a side of 12; a result has",
+        ),
+        (
+            ["--scale", "6000"],
+            "makes 72,000 pixels out of a side of 12; a result has at most 65,535",
+        ),
+        (["--scale", "nan"], "scale is nan; give a number"),
+        (["--guidance", "0.5"], "guidance is 0.5; give 1 or more (1 is without)"),
+        (["--guidance", "-2"], "guidance is -2.0; give 1 or more"),
+    ],
+)
+def test_options_are_refused_before_the_weights_are_read(
+    clip, tmp_path, run, monkeypatch, arguments, message
+):
+    monkeypatch.setattr("realisvsr_jax.sampling.restore.load", None)
+    status, errors = run("--input", clip, "--output", tmp_path / "out.mp4", *arguments)
+    assert status == 1
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_negative_prompt_needs_guidance(clip, tmp_path, run):
+    place = ["--input", clip, "--output", tmp_path / "out.mp4", "--frames", 1]
+    for guidance in ([], ["--guidance", 1]):
+        status, errors = run(*place, "--negative-prompt", "sharp", *guidance)
+        assert status == 1
+        assert errors == [
+            "error: the negative prompt 'sharp' needs a guidance above 1, which is without; give "
+            "one (--guidance 3), or leave the prompt out"
+        ]
+
+
+def test_want_of_memory_is_one_line_and_leaves_nothing(clip, tmp_path, run, monkeypatch):
+    def exhausted(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("realisvsr_jax.sampling.restore.take", exhausted)
+    status, errors = run("--input", clip, "--output", tmp_path / "out.mp4")
+    assert status == 1
+    assert len(errors) == 1
+    assert "a result of 12 frames × 32 × 48 pixels needs more memory than there is" in errors[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_messages_stand_on_lines_of_their_own(clip, tmp_path, tiny_release):
+    """The bar is wiped before one, and drawn anew behind it."""
+    program = [sys.executable, "-m", "realisvsr_jax.upscale", "--checkpoint", tiny_release]
+    place = ["--input", clip, "--output", tmp_path / "out.mp4", "--start", 10, "--frames", 20]
+    options = ["--scale", 1, "--steps", 1, "--guidance", 2]
+    command = [str(word) for word in [*program, *place, *options]]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    lines = re.split("[\r\n]", result.stderr)
+    assert f"{clip} has only 2 of the 20 frames asked for from 10 on" in lines
+    assert "guidance 2 has no effect: both prompts are ''" in lines
+
+
+def test_a_folder_named_as_a_video_is_no_output(clip, tmp_path, run, enlarger):
+    (tmp_path / "fold.mp4").mkdir()
+    status, errors = run("--input", clip, "--output", tmp_path / "fold.mp4", "--overwrite")
+    assert status == 1
+    assert "fold.mp4 is a folder, though named as a video file; name another output" in errors[0]
+    assert not list((tmp_path / "fold.mp4").iterdir())
 
 
 def test_a_start_beyond_the_end(clip, tmp_path, run):

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from realisvsr_jax.vae.wan_vae import VAEConfig
 
 Frames = Shaped[np.ndarray, "T H W 3"]
 Sides = tuple[int, int]
+LARGEST = 65_535  # pixels a side of a result
 
 
 def check_frames(frames: Any) -> Frames:
@@ -61,7 +63,11 @@ class Geometry:
 
 
 def plan_geometry(shape: tuple[int, ...], scale: float, vae: VAEConfig, patch: Size) -> Geometry:
-    """Sizes for frames of `shape` (T, H, W, …): the result is round(scale · side)."""
+    """Sizes for frames of `shape` (T, H, W, …): the result is round(scale · side).
+
+    Raises InputError where that is beyond LARGEST.
+    """
+    check_size(shape[1], shape[2], scale)
     size = (round(scale * shape[1]), round(scale * shape[2]))
     whole = [vae.spatial_factor * side for side in patch[1:]]
     padded = (_up(size[0], whole[0]), _up(size[1], whole[1]))
@@ -69,6 +75,33 @@ def plan_geometry(shape: tuple[int, ...], scale: float, vae: VAEConfig, patch: S
     latent_frames = _up(1 + math.ceil((shape[0] - 1) / factor), patch[0])
     latent = (latent_frames, padded[0] // space, padded[1] // space)
     return Geometry(shape[0], size, padded, latent, factor)
+
+
+def check_size(height: int, width: int, scale: float) -> None:
+    """Raises InputError for an enlargement that leaves no sane size."""
+    side = max(height, width)
+    if scale * side > LARGEST:
+        made = f"{scale * side:,.0f}" if scale < 1e9 else f"{scale * side:g}"
+        raise InputError(
+            f"scale {scale:g} makes {made} pixels out of a side of {side:,}; a result has at most "
+            f"{LARGEST:,} a side, so give a smaller scale"
+        )
+
+
+@contextmanager
+def enough_memory(geometry: Geometry) -> Iterator[None]:
+    """What jax or NumPy raises in the block for want of memory becomes an InputError."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        signs = ("RESOURCE_EXHAUSTED", "Out of memory")
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
+            raise
+        height, width = geometry.size
+        raise InputError(
+            f"a result of {geometry.frames} frames × {height} × {width} pixels needs more memory "
+            "than there is; restore fewer --frames at once, or take a smaller --scale"
+        ) from error
 
 
 def take(clip: Frames, index: np.ndarray) -> Shaped[np.ndarray, "1 t H W 3"]:

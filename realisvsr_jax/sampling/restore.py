@@ -27,6 +27,7 @@ from realisvsr_jax.sampling.frames import (
     Geometry,
     check_frames,
     enlarge,
+    enough_memory,
     finish,
     plan_geometry,
     take,
@@ -159,7 +160,7 @@ class Restorer:
 
         Args:
           frames: [T, H, W, 3] RGB, uint8 or any float in [−1, 1].
-          scale: 1 or more; 1 restores without enlarging.
+          scale: 1 or more; 1 restores without enlarging. No side may exceed 65,535 pixels.
           steps: of the sampler; None, as `guidance` and `prompt`, means what the release says.
           seed: of the noise; the same seed gives the same clip.
           color: "wavelet", "adain" or "none" (see `sampling.color`).
@@ -168,7 +169,7 @@ class Restorer:
           progress: called with (done, total) after each step of the sampler and each latent
             frame through the VAE, there and back.
 
-        Raises InputError for whatever does not fit this description.
+        Raises InputError for whatever does not fit this description, and for want of memory.
         """
         clip = check_frames(frames)
         check_options(scale, steps, seed, color, guidance, condition_scale)
@@ -181,19 +182,20 @@ class Restorer:
         geometry = plan_geometry(clip.shape, float(scale), self.vae_config, self.patch)
         tiling = self._tiling(geometry.latent)
         self._advance = _Counter(progress, 2 * geometry.latent[0] + sampler.steps)
-        condition = self._encode_clip(clip, geometry)
-        latent = self._sample(
-            self._model,
-            condition,
-            texts,
-            (np.float32(sampler.guidance), np.float32(condition_scale)),
-            jax.tree.map(np.float32, make_schedule(sampler)),
-            np.uint32(seed),
-            tiling=tiling,
-        )
-        latent.block_until_ready()
-        jax.effects_barrier()
-        return self._decode_clip(latent, clip, geometry, color)
+        with enough_memory(geometry):
+            condition = self._encode_clip(clip, geometry)
+            latent = self._sample(
+                self._model,
+                condition,
+                texts,
+                (np.float32(sampler.guidance), np.float32(condition_scale)),
+                jax.tree.map(np.float32, make_schedule(sampler)),
+                np.uint32(seed),
+                tiling=tiling,
+            )
+            latent.block_until_ready()
+            jax.effects_barrier()
+            return self._decode_clip(latent, clip, geometry, color)
 
     @property
     def vae(self) -> WanVAE:
@@ -207,6 +209,11 @@ class Restorer:
         prompt = self.card.prompt if prompt is None else prompt
         text = self._states(prompt)
         if guidance == 1:
+            if negative_prompt:
+                raise InputError(
+                    f"the negative prompt {negative_prompt!r} needs a guidance above 1, which is "
+                    "without; give one (--guidance 3), or leave the prompt out"
+                )
             return text, None
         negative = self._states(negative_prompt)
         if np.array_equal(text, negative):
@@ -303,6 +310,8 @@ def check_options(
         raise InputError(f"unknown colour correction {method!r}{nearest(str(method), METHODS)}")
     if guidance is not None:
         _check_real("guidance", guidance)
+        if guidance < 1:
+            raise InputError(f"guidance is {guidance}; give 1 or more (1 is without)")
     _check_real("condition_scale", condition_scale)
 
 

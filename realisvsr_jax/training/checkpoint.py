@@ -8,6 +8,7 @@ RUN/metrics.jsonl  one line a step
 
 import dataclasses
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -117,14 +118,45 @@ def _as_tree(state: TrainState) -> dict[str, Any]:
     }
 
 
+def check_folder(folder: Path, config: TrainingConfig) -> None:
+    """Raises InputError where no run with these settings can start or go on; writes nothing."""
+    if (folder / RUN_FILE).exists():
+        return check_same_settings(folder, config)
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise InputError(f"--workdir: {place} is a file; name a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"--workdir: {place} may not be written; name another folder")
+    # What a run leaves that is killed before run.json is there.
+    left = {".init.partial", f".{RUN_FILE}.partial"}
+    left |= {"init"} if is_release(folder / "init") else set()
+    others = sorted(set(os.listdir(folder)) - left) if place is folder else []
+    if others:
+        more = ", …" if len(others) > 3 else ""
+        raise InputError(
+            f"--workdir {folder} is no RUN: it has {', '.join(others[:3])}{more} in it, but no "
+            f"{RUN_FILE}; name a new folder"
+        )
+
+
+def saved_steps(folder: Path) -> tuple[int | None, int | None]:
+    """The newest checkpoint of a RUN, and the best one by validation; None where there is none."""
+    if not (folder / "checkpoints").is_dir():
+        return None, None
+    checkpoints = Checkpoints(folder / "checkpoints")
+    found = checkpoints.latest_step(), checkpoints.best_step()
+    checkpoints.close()
+    return found
+
+
 def open_run(folder: Path, config: TrainingConfig) -> Release:
     """Starts a RUN folder, or goes on with one; returns the initial release.
 
-    Raises InputError if the folder is of a run with other settings, naming the first.
+    Raises InputError as `check_folder` does.
     """
+    check_folder(folder, config)
     path = folder / RUN_FILE
     if path.exists():
-        check_same_settings(folder, config)
         return _initial_release(folder, config)
     release = networks.initial_release(config)
     folder.mkdir(parents=True, exist_ok=True)

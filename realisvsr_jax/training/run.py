@@ -58,6 +58,14 @@ class Hooks:
     termination: Termination = dataclasses.field(default_factory=Termination)
 
 
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """The indexed sources of training and of validation; None where they are not needed."""
+
+    training: Sequence[SourceClip] | None = None
+    validation: Sequence[SourceClip] | None = None
+
+
 def train(
     config: TrainingConfig, folder: Path, export: Path | None = None, hooks: Hooks = Hooks()
 ) -> str:
@@ -65,9 +73,15 @@ def train(
 
     Writes the averaged weights to the release folder `export` if given. Returns the state's
     SHA-256. Raises InputError for settings or data that cannot be used and where a run must not
-    go on, and Terminated, with the state saved, once `hooks.termination` was asked for.
+    go on, and Terminated, with the state saved, once `hooks.termination` was asked for. Settings,
+    folder and data are checked before anything is written.
     """
     check(config)
+    checkpoint.check_folder(folder, config)
+    newest, best = checkpoint.saved_steps(folder)
+    if export:
+        check_export(config, best)
+    clips = Clips() if newest == config.steps else find_clips(config)
     log.info("%s: preparing the networks", folder)
     release = checkpoint.open_run(folder, config)
     trained = release.vae if config.task == "vae" else release.model
@@ -79,13 +93,12 @@ def train(
         state = checkpoints.restore(state)
         log.info("%s: going on from step %d", folder, int(state.step))
     if int(state.step) < config.steps:
-        state = _take_steps(config, folder, parts, release, checkpoints, state, hooks)
+        state = _take_steps(config, folder, parts, release, checkpoints, state, hooks, clips)
     digest = state_hash(state)
     if export:
-        best = checkpoints.best_step() if config.release.checkpoint == "best" else None
-        if best is not None:
-            state = checkpoints.restore(state, best)
-        _export(config, export, parts, state, release)
+        if config.release.checkpoint == "best":
+            state = _best(checkpoints, state)
+        _export(config, export, parts, state, release, clips)
     checkpoints.close()
     return digest
 
@@ -114,6 +127,35 @@ def check(config: TrainingConfig) -> None:
         raise InputError(f"caption_dropout is {config.caption_dropout}; give a share from 0 to 1")
 
 
+def check_export(config: TrainingConfig, best: int | None) -> None:
+    """Raises InputError where no checkpoint has, or will get, the score that is asked for."""
+    if config.release.checkpoint == "best" and best is None and not config.validation.every:
+        raise InputError(
+            "release.checkpoint is 'best', but without validation no checkpoint has a score; set "
+            "validation.every, or take 'last'"
+        )
+
+
+def find_clips(config: TrainingConfig) -> Clips:
+    """Indexes all that a run will read; raises InputError for what it could not train with."""
+    training = validation = None
+    if config.precomputed:
+        precomputed.open_shards(config.precomputed)
+    else:
+        training = index_clips(config.data.sources)
+        pipeline.PairMaker(config.data, training)
+    if config.validation.every:
+        data = _validation_data(config)
+        try:
+            validation = index_clips(data.sources)
+            pipeline.PairMaker(data, validation)
+        except InputError as error:
+            reason = str(error).replace("data.sources", "validation.sources")
+            reason = reason.replace("data.buckets", "validation.bucket")
+            raise InputError(reason) from error
+    return Clips(training, validation)
+
+
 def _take_steps(
     config: TrainingConfig,
     folder: Path,
@@ -122,6 +164,7 @@ def _take_steps(
     checkpoints: checkpoint.Checkpoints,
     state: TrainState,
     hooks: Hooks,
+    clips: Clips,
 ) -> TrainState:
     """The steps that are left, with everything that happens between them."""
     objective, frozen = _objective(config, parts, release)
@@ -136,7 +179,6 @@ def _take_steps(
         folder, config.log, config.steps, learning_rate(config.optimizer, config.steps)
     )
     health = Health(config.health, checkpoints.latest_step)
-    clips = None if config.precomputed else index_clips(config.data.sources)
 
     def save(state: TrainState, score: float | None = None) -> None:
         if health.sound:
@@ -144,13 +186,14 @@ def _take_steps(
 
     callbacks: list[Callback] = []
     if hooks.validator and config.validation.every:
-        validate = _validation_callback(config, hooks.validator, journal, parts, release, save)
+        score = hooks.validator(validation_batches(config, release, clips.validation))
+        validate = _validation_callback(config, score, journal, parts, release, save)
         callbacks.append((config.validation.every, validate))
     if hooks.preview and config.log.preview_every:
-        show = _preview_callback(config, hooks.preview, journal, parts, release, clips)
+        show = _preview_callback(config, hooks.preview, journal, parts, release, clips.training)
         callbacks.append((config.log.preview_every, show))
     callbacks.append((config.log.save_every, save))
-    batches = make_data(config, release, int(state.step), clips=clips)
+    batches = make_data(config, release, int(state.step), clips=clips.training)
     log.info("training; the first step of each bucket compiles, which can take minutes")
     hooks.termination.patient = True
     state = run_steps(
@@ -182,14 +225,13 @@ def _objective(config: TrainingConfig, parts: Partition, release: Release) -> tu
 
 def _validation_callback(
     config: TrainingConfig,
-    validator: Callable[[Iterator[dict[str, Any]]], Callable[[Release, float], Scores]],
+    score: Callable[[Release, float], Scores],
     journal: Journal,
     parts: Partition,
     release: Release,
     save: Callable[[TrainState, float | None], None],
 ) -> Callable[[TrainState], None]:
     """Scores both kinds of weights, and saves the state with the averaged ones' score."""
-    score = validator(validation_batches(config, release))
 
     def validate(state: TrainState) -> None:
         scores = {
@@ -204,10 +246,22 @@ def _validation_callback(
     return validate
 
 
-def validation_batches(config: TrainingConfig, release: Release) -> Iterator[dict[str, Any]]:
-    """The pairs of `config.validation`, one a batch: always the same ones, as training's are."""
+def validation_batches(
+    config: TrainingConfig, release: Release, clips: Sequence[SourceClip] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The pairs of `config.validation`, one a batch: always the same ones, as training's are.
+
+    `clips` are those of its sources, which are indexed anew without it.
+    """
+    alone = dataclasses.replace(
+        config, data=_validation_data(config), precomputed="", caption_dropout=0.0
+    )
+    return make_data(alone, release, 0, num_steps=config.validation.clips, clips=clips)
+
+
+def _validation_data(config: TrainingConfig) -> pipeline.DataConfig:
     wanted = config.validation
-    data = dataclasses.replace(
+    return dataclasses.replace(
         config.data,
         sources=wanted.sources,
         buckets=(wanted.bucket,),
@@ -216,8 +270,6 @@ def validation_batches(config: TrainingConfig, release: Release) -> Iterator[dic
         workers=0,
         horizontal_flip=False,
     )
-    alone = dataclasses.replace(config, data=data, precomputed="", caption_dropout=0.0)
-    return make_data(alone, release, 0, num_steps=wanted.clips)
 
 
 def _preview_callback(
@@ -297,14 +349,28 @@ def _with(
     return Release(release.card, release.vae, network, release.prompts)
 
 
+def _best(checkpoints: checkpoint.Checkpoints, state: TrainState) -> TrainState:
+    """The checkpoint with the best score, or `state`, the last, where none has one."""
+    best = checkpoints.best_step()
+    if best is not None:
+        return checkpoints.restore(state, best)
+    log.warning("no checkpoint has a score yet: the last, step %d, is exported", int(state.step))
+    return state
+
+
 def _export(
-    config: TrainingConfig, folder: Path, parts: Partition, state: TrainState, release: Release
+    config: TrainingConfig,
+    folder: Path,
+    parts: Partition,
+    state: TrainState,
+    release: Release,
+    clips: Clips,
 ) -> None:
     release = _with(config, parts, state.ema, release)
     if config.task == "vae":
         assert release.vae is not None
         assert release.card.vae is not None
-        batches = make_data(config, release, 0, num_steps=STATISTICS_BATCHES)
+        batches = make_data(config, release, 0, num_steps=STATISTICS_BATCHES, clips=clips.training)
         vae, vae_config = networks.normalised(
             release.vae, release.card.vae, [batch["gt"] for batch in batches]
         )

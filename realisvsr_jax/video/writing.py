@@ -32,9 +32,9 @@ def check_output(
 ) -> None:
     """Raises InputError where `path` cannot or must not be written; for before any work.
 
-    A path without a suffix, or of a folder, stands for a folder of PNG frames. What is there
-    already is replaced with `overwrite` alone, and a folder only if it has nothing but
-    numbered frames in it; an input is never replaced.
+    A path without a suffix, or of a folder, stands for a folder of PNG frames; one with a
+    video's suffix never does. What is there already is replaced with `overwrite` alone, and a
+    folder only if it has nothing but numbered frames in it; an input is never replaced.
     """
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
@@ -47,6 +47,8 @@ def check_output(
             f"{path}: {target.suffix} is no format that can be written; name it "
             f"{', '.join(FORMATS)}, or without a suffix for a folder of frames"
         )
+    if target.is_dir() and target.suffix.lower() in FORMATS:
+        raise InputError(f"{path} is a folder, though named as a video file; name another output")
     if target.is_dir():
         _check_folder(path, target, overwrite)
     elif target.exists():

@@ -15,7 +15,7 @@ import realisvsr_jax
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.resize import bicubic
 from realisvsr_jax.sampling import restore
-from realisvsr_jax.sampling.frames import check_frames, pad, plan_geometry
+from realisvsr_jax.sampling.frames import check_frames, check_size, pad, plan_geometry
 from realisvsr_jax.sampling.restore import load
 from realisvsr_jax.sampling.solvers import solve
 from realisvsr_jax.vae.wan_vae import TINY_VAE, WAN_VAE
@@ -108,7 +108,7 @@ def test_options_reach_the_network(model):
         return model.restore(clip(), 2, color="none", **options).astype(int)
 
     plain = restored()
-    np.testing.assert_array_equal(plain, restored(guidance=1.0, negative_prompt="sharp"))
+    np.testing.assert_array_equal(plain, restored(guidance=1.0))
     for options in ({"condition_scale": 0.0}, {"prompt": "sharp"}, {"steps": 1}):
         assert np.abs(plain - restored(**options)).max() > 0
     guided = restored(prompt="sharp", guidance=4.0)
@@ -212,7 +212,12 @@ def test_frames_that_are_none(frames, message):
         ({"steps": 0}, "steps is 0; give a whole number from 1"),
         ({"seed": -1}, "seed is -1; give a whole number from 0 up to 4294967295"),
         ({"color": "wavlet"}, "colour correction 'wavlet'; did you mean 'wavelet'?"),
+        ({"scale": 1e6}, "scale 1e+06 makes 9,000,000 pixels out of a side of 9; a result has at"),
+        ({"scale": 1e308}, "out of a side of 9; a result has"),
         ({"guidance": math.inf}, "guidance is inf; give a number"),
+        ({"guidance": 0.5}, "guidance is 0.5; give 1 or more (1 is without)"),
+        ({"guidance": 0}, "guidance is 0; give 1 or more"),
+        ({"negative_prompt": "sharp"}, "the negative prompt 'sharp' needs a guidance above 1"),
         ({"condition_scale": math.nan}, "condition_scale is nan; give a number"),
         ({"prompt": "a cat"}, "the prompt 'a cat' is not in the cache"),
     ],
@@ -221,6 +226,42 @@ def test_options_out_of_range(model, options, message):
     with pytest.raises(InputError) as error:
         model.restore(clip(1), **options)
     assert message in str(error.value)
+
+
+def test_the_largest_side_is_the_last_one_that_passes():
+    check_size(100, 16_383, 4.0)
+    with pytest.raises(InputError, match=r"65,536 pixels .* side of 16,384; .* most 65,535 a side"):
+        check_size(16_384, 100, 4.0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 9 bytes."),
+        jax.errors.JaxRuntimeError("INTERNAL: Error dispatching: Out of memory allocating 9 bytes"),
+        MemoryError("Unable to allocate 9 TiB"),
+    ],
+)
+def test_want_of_memory_is_one_line(model, monkeypatch, error):
+    def exhausted(*_):
+        raise error
+
+    monkeypatch.setattr(model, "_encode", exhausted)
+    with pytest.raises(InputError) as raised:
+        model.restore(clip(3, 7, 9), 2)
+    assert str(raised.value) == (
+        "a result of 3 frames × 14 × 18 pixels needs more memory than there is; restore fewer "
+        "--frames at once, or take a smaller --scale"
+    )
+
+
+def test_other_errors_of_jax_stay_what_they_are(model, monkeypatch):
+    def broken(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr(model, "_encode", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        model.restore(clip(1), 2)
 
 
 def test_the_package_offers_load_and_names_the_shipped_weights(monkeypatch, tmp_path):

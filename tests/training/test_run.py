@@ -12,6 +12,8 @@ from flax import nnx
 import realisvsr_jax
 from configs import smoke
 from realisvsr_jax import settings
+from realisvsr_jax.data import pipeline
+from realisvsr_jax.data.sources import index_clips
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.resize import to_float
 from realisvsr_jax.training import checkpoint, run
@@ -175,6 +177,75 @@ def test_a_vae_is_trained_and_measures_its_own_latents(tmp_path):
     assert 0.5 < float(latent.std()) < 2.0
     with pytest.raises(InputError, match="add --export DIR to its command"):
         checkpoint.load_run(tmp_path / "run")
+
+
+def data(**changes):
+    return {"data": dataclasses.replace(config_of().data, **changes)}
+
+
+def held(**changes):
+    validation = ValidationConfig(every=2, sources=config_of().data.sources, bucket=(1, 96, 96))
+    return {"validation": dataclasses.replace(validation, **changes)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (data(sources=("nodata/",)), r"data\.sources: nodata is no folder; name one of videos"),
+        (data(buckets=((1, 9000, 9000),)), r"data\.sources: none of 3 clips is as large as bucket"),
+        (data(buckets=((1, 95, 96),)), r"data\.buckets: the sides of \(1, 95, 96\) do not divide"),
+        (held(sources=("nodata/",)), r"validation\.sources: nodata is no folder; name one of"),
+        (held(bucket=(1, 9000, 96)), r"validation\.sources: none of 3 clips is as large as bucket"),
+        (held(bucket=(1, 95, 96)), r"validation\.bucket: the sides of \(1, 95, 96\) do not"),
+        ({"precomputed": "nowhere"}, "nowhere has no shards; make them with python -m"),
+    ],
+)
+def test_data_is_checked_before_networks_are_drawn(changes, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "open_run", None)
+    with pytest.raises(InputError, match=message):
+        run.train(config_of(**changes), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_source_is_indexed_once_and_for_a_finished_run_never(tmp_path, monkeypatch):
+    indexed = []
+
+    def index(folders):
+        indexed.append(folders)
+        return index_clips(folders)
+
+    for module in (run, pipeline):
+        monkeypatch.setattr(module, "index_clips", index)
+    config = config_of(**held())
+    hooks = run.Hooks(
+        lambda release, batch: np.zeros((8, 8, 3), np.uint8),
+        lambda batches: list(batches) and (lambda release, scale: {"lpips": 0.5, "psnr": 20.0}),
+    )
+    digest = run.train(config, tmp_path / "run", hooks=hooks)
+    assert indexed == [config.data.sources, config.validation.sources]
+    gone = dataclasses.replace(config, validation=ValidationConfig())
+    monkeypatch.setattr(run, "find_clips", None)
+    assert run.train(gone, tmp_path / "run") == digest
+
+
+def test_best_without_a_score(finished, tmp_path, caplog):
+    best = dataclasses.replace(config_of().release, checkpoint="best")
+    for folder in (finished[0], tmp_path / "new"):
+        with pytest.raises(InputError, match=r"no checkpoint has a score; set validation\.every"):
+            run.train(config_of(release=best), folder, export=tmp_path / "release")
+    assert not list(tmp_path.iterdir())
+    with caplog.at_level("WARNING", "realisvsr_jax"):
+        run.train(config_of(release=best, **held()), finished[0], export=tmp_path / "release")
+    assert "no checkpoint has a score yet: the last, step 5, is exported" in caplog.text
+    exported, trained = load_release(tmp_path / "release"), checkpoint.load_run(finished[0])
+    np.testing.assert_array_equal(exported.model.gamma[...], trained.model.gamma[...])
+
+
+def test_a_run_that_was_killed_before_its_run_json_starts_anew(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0] / "init", folder / "init")
+    shutil.copytree(finished[0] / "init", folder / ".init.partial")
+    assert run.train(config_of(), folder) == finished[1]
 
 
 def test_a_batch_that_does_not_divide_is_an_error(tmp_path):

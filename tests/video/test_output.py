@@ -101,6 +101,13 @@ def test_folders_are_replaced_only_if_they_hold_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["new.d"]
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_named_as_a_video_is_refused(tmp_path, overwrite):
+    (tmp_path / "fold.MKV").mkdir()
+    message = r"fold\.MKV is a folder, though named as a video file; name another output"
+    refuses(tmp_path / "fold.MKV", message, overwrite=overwrite)
+
+
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "frames"])
 def test_an_error_leaves_the_old_output_and_nothing_else(clip, tmp_path, name):
     video.write_video(tmp_path / name, numbered(2))
