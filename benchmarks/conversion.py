@@ -2,12 +2,12 @@
 
     python -m benchmarks.conversion --folder /tmp/conversion --rounds 3
 
-Writes a random Wan2.1 1.3B transformer in float32 (5.7 GB) in the original layout, then, in turns,
-copies its file and runs `convert.from_torch` on it and `convert.to_torch` on the result, each until
-the disk has everything. Memory is the peak of anonymous memory of the converting process: pages of
-mapped files do not count. Last, a random UMT5-XXL in bfloat16 (11.4 GB) encodes the empty prompt
-and eight others with `convert.encode_prompts`. Prints a table and writes conversion.json; needs
-30 GB of disk.
+Writes a random Wan2.1 1.3B transformer in float32 (5.7 GB) in the original layout; then, in turns,
+copies its file and runs `convert.from_torch` on it and `convert.to_torch` on the result. Each
+starts with its input out of the system's cache and ends when the disk has everything. Memory is the
+peak of anonymous memory of the converting process: pages of mapped files do not count. Last, a
+random UMT5-XXL in bfloat16 (11.4 GB) encodes the empty prompt and eight others with
+`convert.encode_prompts`. Prints a table and writes conversion.json; needs 30 GB of disk.
 """
 
 import argparse
@@ -113,6 +113,7 @@ def one_round(folder: Path, source: Path) -> dict[str, float]:
     """Seconds of the copy and of both conversions, and their peaks of anonymous memory, bytes."""
     found: dict[str, float] = {}
     copy, release, back = (folder / name for name in ("copy", "release", "back"))
+    forget(source)
     found["copy_seconds"] = seconds(lambda: shutil.copytree(source, copy))
     shutil.rmtree(copy)
     for name, arguments in (
@@ -121,11 +122,22 @@ def one_round(folder: Path, source: Path) -> dict[str, float]:
     ):
         peaks: list[int] = []
         command = [sys.executable, "-m", f"convert.{name}", *map(str, arguments)]
+        forget(arguments[1])
         found[f"{name}_seconds"] = seconds(lambda c=command, p=peaks: p.append(peak_of(c)))
         found[f"{name}_peak"] = peaks[0]
     for path in (release, back):
         shutil.rmtree(path)
     return found
+
+
+def forget(folder: Path) -> None:
+    """Lets the system drop what it keeps of the folder's files, so that all read from the disk."""
+    os.sync()
+    for path in folder.iterdir():
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
 
 
 def seconds(work) -> float:

@@ -117,7 +117,7 @@ def _reserve(file: Any, size: int) -> None:
                 raise
 
 
-def _ahead(tasks: Iterator[Callable[[], Any]], most: int = 2) -> Iterator[Any]:
+def _ahead(tasks: Iterator[Callable[[], Any]], most: int = 1) -> Iterator[Any]:
     """What the tasks give, in order; a thread works on the next ones meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         pending: collections.deque[Future] = collections.deque()
@@ -141,9 +141,13 @@ def _values(piece: np.ndarray, tensor: Stored) -> memoryview:
 
 
 def _contiguous(piece: np.ndarray) -> np.ndarray:
-    """A copy in C order; a transposed matrix by blocks, which is twice as fast as NumPy's way."""
-    if piece.ndim != 2 or piece.flags.c_contiguous:
+    """In C order; a transposed matrix by blocks, which is twice as fast as NumPy's way.
+
+    It is read in the order of its file first: a disk is far slower in any other.
+    """
+    if not _is_transposed(piece):
         return np.ascontiguousarray(piece)
+    piece = np.array(piece.T).T
     rows, columns = piece.shape
     out = np.empty(piece.shape, piece.dtype)
     for i in range(0, rows, BLOCK):
@@ -152,11 +156,17 @@ def _contiguous(piece: np.ndarray) -> np.ndarray:
     return out
 
 
+def _is_transposed(value: np.ndarray) -> bool:
+    return value.ndim == 2 and value.flags.f_contiguous and not value.flags.c_contiguous
+
+
 def _pieces(tensor: Stored) -> Iterator[np.ndarray]:
-    """Rows of some PIECE_BYTES each."""
-    value = tensor.value
+    """Rows of some PIECE_BYTES each; a transposed matrix as a whole."""
+    value = np.asarray(tensor.value)
     if not value.shape:
-        return iter([np.asarray(value)[None]])
+        return iter([value[None]])
+    if _is_transposed(value):
+        return iter([value])
     rows = len(value)
     step = max(1, PIECE_BYTES * rows // max(1, tensor.nbytes))
-    return (np.asarray(value[i : i + step]) for i in range(0, rows, step))
+    return (value[i : i + step] for i in range(0, rows, step))
