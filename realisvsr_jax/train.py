@@ -46,8 +46,6 @@ def _train(termination: Any) -> str:
 
     config = from_flag(FLAGS.config)
     export = Path(FLAGS.export) if FLAGS.export else None
-    if export and export.exists():
-        raise InputError(f"--export {export} exists; name a new folder")
     if export and export.absolute() == Path(FLAGS.workdir).absolute():
         raise InputError("--export and --workdir are the same folder; name another to export to")
     hooks = run.Hooks(preview_picture, Validator, termination)

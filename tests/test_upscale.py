@@ -119,8 +119,8 @@ def test_guidance_changes_the_clip_and_an_unknown_prompt_says_how_to_encode_it(c
     status, errors = run("--input", clip, "--output", tmp_path / "no.mp4", "--prompt", "blurred")
     assert status == 1
     assert errors == [
-        "error: the prompt 'blurred' is not in the cache; encode it with python -m "
-        "convert.encode_prompts, or use one of: '', 'sharp'"
+        "error: the weights bring no states of the prompt 'blurred' (they have: '', 'sharp'); give "
+        "--text-encoder PATH, which encodes it"
     ]
     assert not (tmp_path / "no.mp4").exists()
 

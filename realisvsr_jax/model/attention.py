@@ -2,7 +2,7 @@
 
 `xla` is the reference: it runs everywhere, keeps the softmax in float32 and never holds all
 query-key scores of a long sequence at once. `cudnn` is NVIDIA's fused kernel (bfloat16 or
-float16, a head dimension that divides by 8).
+float16, a head dimension that divides by 8). `splash` is the fused kernel for TPUs.
 """
 
 import functools
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from realisvsr_jax.model.splash import splash_attention
 from realisvsr_jax.numerics import precision_of
 
 # Scores held at once by the xla backend: 2^27 float32 numbers are 512 MiB.
@@ -24,12 +25,19 @@ def attention(
     v: Float[Array, "b s n k"],
     *,
     backend: str = "xla",
+    keys: int | None = None,
 ) -> Float[Array, "b l n k"]:
-    """softmax(q·kᵀ / √k)·v for each head, every query seeing every key.
+    """softmax(q·kᵀ / √k)·v for each head, every query seeing the first `keys` keys (None: all).
 
-    The result has the dtype of `v`. Raises ValueError for an unknown backend.
+    The keys and values after those are padding: they may hold anything, and their gradients are
+    exactly 0. The result has the dtype of `v`. Raises ValueError for an unknown backend, for one
+    that cannot run here, and for `keys` outside 1..s.
     """
     check_backend(backend)
+    if keys is not None:
+        if not 1 <= keys <= k.shape[1]:
+            raise ValueError(f"keys={keys} is not within 1..{k.shape[1]}, the keys that there are")
+        k, v = k[:, :keys], v[:, :keys]
     return _BACKENDS[backend](q, k, v)
 
 
@@ -91,4 +99,8 @@ def _cudnn_attention(
     return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
 
 
-_BACKENDS: dict[str, Callable[..., Array]] = {"xla": xla_attention, "cudnn": _cudnn_attention}
+_BACKENDS: dict[str, Callable[..., Array]] = {
+    "xla": xla_attention,
+    "cudnn": _cudnn_attention,
+    "splash": splash_attention,
+}

@@ -12,8 +12,9 @@ from flax.nnx import initializers
 from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Latent, Tokens
+from realisvsr_jax.mesh import BATCH, SEQ, constrain
 from realisvsr_jax.model.layers import PatchEmbedding, linear
-from realisvsr_jax.model.wan_dit import Context, DiTConfig, rematerialised, stacked_blocks
+from realisvsr_jax.model.wan_dit import Context, DiTConfig, laid_out, rematerialised, stacked_blocks
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ class CPC(nnx.Module):
 
         def step(x: Tokens, layer) -> tuple[Tokens, Tokens]:
             block, out = nnx.merge(graph, layer)
-            x = block(x, context)
+            x = constrain(block(x, context), BATCH, SEQ, None)
             return x, out(x.astype(self.dit_config.dtype))
 
-        x = x.astype(self.dit_config.residual_dtype)
+        x = laid_out(x.astype(self.dit_config.residual_dtype))
         _, features = jax.lax.scan(rematerialised(step, self.dit_config.remat), x, layers)
         return features

@@ -16,7 +16,8 @@ from flax.nnx import initializers
 from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Latent, TextStates, Tokens
-from realisvsr_jax.model.attention import attention, check_backend
+from realisvsr_jax.mesh import BATCH, SEQ, constrain
+from realisvsr_jax.model.attention import check_backend
 from realisvsr_jax.model.layers import (
     MLP,
     LayerNorm,
@@ -30,6 +31,7 @@ from realisvsr_jax.model.layers import (
     rope_table,
     sinusoid,
 )
+from realisvsr_jax.model.sequence import cross_attention, padded_length, self_attention
 from realisvsr_jax.numerics import RMSNorm
 
 REMAT_POLICIES = {
@@ -86,7 +88,10 @@ class DiTConfig:
 
 
 class Context(NamedTuple):
-    """What every block gets beside the tokens; shared by the DiT and its control branch."""
+    """What every block gets beside the tokens; shared by the DiT and its control branch.
+
+    Tokens beyond the rows of `rope` are padding; see `laid_out`.
+    """
 
     time: Float[Array, "b d"]
     modulation: Float[Array, "b 6 d"]
@@ -114,18 +119,23 @@ class Attention(nnx.Module):
         self.norm_q = RMSNorm(dim, config.eps)
         self.norm_k = RMSNorm(dim, config.eps)
 
-    def __call__(
-        self, x: Tokens, context: Float[Array, "b s d"], rope: Rope | None = None
-    ) -> Tokens:
-        """Queries from `x`, keys and values from `context`; `rope` turns queries and keys."""
+    def __call__(self, x: Tokens, context: Context, *, text: bool = False) -> Tokens:
+        """Among the tokens, turned by their positions, or with `text` from them to the text."""
+        source = context.text if text else x
         heads = self.config.num_heads
         q, k, v = (
             rearrange(y, "b l (n k) -> b l n k", n=heads)
-            for y in (self.norm_q(self.q(x)), self.norm_k(self.k(context)), self.v(context))
+            for y in (self.norm_q(self.q(x)), self.norm_k(self.k(source)), self.v(source))
         )
-        if rope is not None:
+        backend = self.config.attention
+        if text:
+            out = cross_attention(q, k, v, backend=backend)
+        else:
+            keys = len(context.rope)
+            rope = jnp.pad(context.rope, ((0, x.shape[1] - keys), (0, 0), (0, 0)))
+            rope = constrain(rope, SEQ, None, None)
             q, k = apply_rope(q, rope), apply_rope(k, rope)
-        out = attention(q, k, v, backend=self.config.attention)
+            out = self_attention(q, k, v, backend=backend, keys=keys)
         return self.o(rearrange(out, "b l n k -> b l (n k)"))
 
 
@@ -147,10 +157,10 @@ class Block(nnx.Module):
         table = self.modulation[...].astype(jnp.float32) + context.modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = rearrange(table, "b six d -> six b 1 d")
         y = (layer_norm(x, eps) * (1 + scale1) + shift1).astype(self.config.dtype)
-        y = self.self_attn(y, y, context.rope)
+        y = self.self_attn(y, context)
         x = (x.astype(jnp.float32) + y * gate1).astype(stream)
         y = self.norm3(x).astype(self.config.dtype)
-        x = x + self.cross_attn(y, context.text).astype(stream)
+        x = x + self.cross_attn(y, context, text=True).astype(stream)
         y = (layer_norm(x, eps) * (1 + scale2) + shift2).astype(self.config.dtype)
         return (x.astype(jnp.float32) + self.ffn(y) * gate2).astype(stream)
 
@@ -246,7 +256,7 @@ class WanDiT(nnx.Module):
         self, z_t: Latent, context: Context, control: Control | None = None
     ) -> Float[Array, "b t h w o"]:
         """The transformer itself, given what `context` embedded."""
-        x = self.patch_embedding(z_t).astype(self.config.residual_dtype)
+        x = laid_out(self.patch_embedding(z_t).astype(self.config.residual_dtype))
         graph, layers = nnx.split(self.blocks)
 
         def step(x: Tokens, item: tuple) -> tuple[Tokens, None]:
@@ -256,14 +266,14 @@ class WanDiT(nnx.Module):
                 feature = control.features[index // control.interval].astype(jnp.float32)
                 added = x.astype(jnp.float32) + control.weights[index] * feature
                 x = added.astype(x.dtype)
-            return x, None
+            return constrain(x, BATCH, SEQ, None), None
 
         indices = jnp.arange(self.config.num_layers)
         x, _ = jax.lax.scan(rematerialised(step, self.config.remat), x, (indices, layers))
         t, h, w = self.grid(z_t)
         pt, ph, pw = self.config.patch_size
         return rearrange(
-            self.head(x, context.time),
+            self.head(x, context.time)[:, : len(context.rope)],
             "b (t h w) (pt ph pw c) -> b (t pt) (h ph) (w pw) c",
             t=t,
             h=h,
@@ -272,6 +282,14 @@ class WanDiT(nnx.Module):
             ph=ph,
             pw=pw,
         )
+
+
+def laid_out(x: Tokens) -> Tokens:
+    """Tokens padded to what the devices along the sequence divide, and shared out among them."""
+    missing = padded_length(x.shape[1]) - x.shape[1]
+    if missing:
+        x = jnp.pad(x, ((0, 0), (0, missing), (0, 0)))
+    return constrain(x, BATCH, SEQ, None)
 
 
 def stacked_blocks(config: DiTConfig, num_blocks: int, *, rngs: nnx.Rngs) -> Block:

@@ -228,6 +228,12 @@ class Restorer:
             log.info("encoding the prompt %r", prompt)
             self.prompts.check_encoder(encoder.fingerprint, "the weights' prompt cache")
             self.prompts = self.prompts.joined(encoder.encode([prompt]), encoder.fingerprint)
+        elif prompt not in self.prompts:
+            known = ", ".join(map(repr, sorted(self.prompts.states)[:5])) or "none"
+            raise InputError(
+                f"the weights bring no states of the prompt {prompt!r} (they have: {known}); give "
+                "--text-encoder PATH, which encodes it"
+            )
         return self.prompts.lookup(prompt)[None]
 
     def _tiling(self, latent: Size) -> Tiling:

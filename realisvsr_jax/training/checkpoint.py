@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,18 @@ from realisvsr_jax.weights.release import (
     save_release,
 )
 
-# What may change between two starts of one run: none of it alters a step's result.
-MAY_CHANGE = ("log.", "data.workers", "release.", "sampler.", "validation.", "health.")
+# What may change between two starts of one run: none of it alters a step's result, but for
+# the rounding of sums, whose order `mesh` and `accumulate` change.
+MAY_CHANGE = (
+    "log.",
+    "data.workers",
+    "release.",
+    "sampler.",
+    "validation.",
+    "health.",
+    "mesh.",
+    "accumulate",
+)
 
 
 class Checkpoints:
@@ -149,16 +160,21 @@ def saved_steps(folder: Path) -> tuple[int | None, int | None]:
     return found
 
 
-def open_run(folder: Path, config: TrainingConfig) -> Release:
+def open_run(
+    folder: Path, config: TrainingConfig, approve: Callable[[Release], None] = lambda _: None
+) -> Release:
     """Starts a RUN folder, or goes on with one; returns the initial release.
 
-    Raises InputError as `check_folder` does.
+    `approve` may raise, and then nothing is written. Raises InputError as `check_folder` does.
     """
     check_folder(folder, config)
     path = folder / RUN_FILE
     if path.exists():
-        return _initial_release(folder, config)
+        release = _initial_release(folder, config)
+        approve(release)
+        return release
     release = networks.initial_release(config)
+    approve(release)
     folder.mkdir(parents=True, exist_ok=True)
     init = networks.weights_path(config.init).absolute() if config.init else None
     by_reference = not (config.init_vae or config.prompt_cache) and init and is_release(init)

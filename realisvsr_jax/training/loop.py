@@ -117,8 +117,11 @@ def run_steps(
     health: Health,
     callbacks: Sequence[Callback] = (),
     stop: Callable[[], bool] = lambda: False,
+    place: Callable[[Any], Any] = lambda arrays: arrays,
 ) -> TrainState:
     """Trains on every batch and returns the last state, early once `stop()` is true.
+
+    `place` puts a batch's arrays where the step wants them.
 
     When a callback is called, `health` has judged every step before it.
     """
@@ -138,7 +141,7 @@ def run_steps(
     for batch, waited in _timed(batches, stop):
         notes = {name: batch.get(name) or [] for name in NOTES}
         arrays = {name: array for name, array in batch.items() if name not in NOTES}
-        state, metrics = step_function(state, frozen, arrays)
+        state, metrics = step_function(state, frozen, place(arrays))
         settle()
         pending = (step, metrics, notes, len(arrays["position"]), waited)
         step += 1

@@ -1,6 +1,7 @@
 """What is minimised: the HR loss of the restoration model, the reconstruction of the VAE."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from flax import nnx
 from realisvsr_jax import flow
 from realisvsr_jax.axes import Video
 from realisvsr_jax.losses.hr import HRLossConfig, hr_loss
+from realisvsr_jax.mesh import BATCH, SEQ, constrain
 from realisvsr_jax.resize import bicubic, to_float
 from realisvsr_jax.training.settings import FlowConfig, VAELossConfig
 from realisvsr_jax.training.state import Partition
@@ -28,7 +30,8 @@ def enlarged(batch: Batch) -> Video:
 class RestorationObjective:
     """Rectified flow in latent space under the HR loss (Eqs. 2–6).
 
-    `frozen` is a mapping with the frozen parameters of the `network` and of the `vae`.
+    `frozen` is a mapping with the frozen parameters of the `network` and of the `vae`, which
+    encodes `encode_frames` frames of one clip at a time; 0: all of both clips.
     """
 
     network: Partition
@@ -36,14 +39,22 @@ class RestorationObjective:
     flow: FlowConfig
     loss_weights: HRLossConfig
     condition_scale: float
+    encode_frames: int = 0
 
     def prepare(self, frozen: Any, batch: Batch) -> Batch:
         """Encodes both clips, unless the batch brings their latents."""
         if "gt_latent" in batch:
             return batch
         vae = nnx.merge(self.vae_graph, frozen["vae"])
-        pixels = jnp.concatenate([to_float(batch["gt"]), enlarged(batch)])
-        gt, lq = jnp.split(vae.encode(pixels), 2)
+        # Devices along the sequence see the same clips, and share their rows out instead.
+        pixels = [
+            constrain(clip, BATCH, None, SEQ) for clip in (to_float(batch["gt"]), enlarged(batch))
+        ]
+        if self.encode_frames:
+            encode = functools.partial(vae.encode_stream, frames=self.encode_frames)
+            gt, lq = jax.lax.map(encode, jnp.stack(pixels))
+        else:
+            gt, lq = jnp.split(vae.encode(jnp.concatenate(pixels)), 2)
         return batch | {"gt_latent": gt, "lq_latent": lq}
 
     def loss(self, params: Any, frozen: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:

@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from realisvsr_jax.data import pipeline, precomputed
 from realisvsr_jax.data.sources import SourceClip, index_clips
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.evals.perceptual import load_lpips
-from realisvsr_jax.training import checkpoint, networks
+from realisvsr_jax.training import checkpoint, networks, sharding
 from realisvsr_jax.training.health import Health
 from realisvsr_jax.training.loop import NOTES, Callback, Journal, run_steps
 from realisvsr_jax.training.objectives import RestorationObjective, VAEObjective
@@ -30,7 +31,7 @@ from realisvsr_jax.training.state import (
 )
 from realisvsr_jax.training.step import make_train_step
 from realisvsr_jax.training.termination import Terminated, Termination
-from realisvsr_jax.weights.release import Release, check_dtype, save_release
+from realisvsr_jax.weights.release import Release, check_dtype, is_release, save_release
 
 log = logging.getLogger(__name__)
 
@@ -76,24 +77,32 @@ def train(
     go on, and Terminated, with the state saved, once `hooks.termination` was asked for. Settings,
     folder and data are checked before anything is written.
     """
-    check(config)
+    mesh = check(config)
     checkpoint.check_folder(folder, config)
     newest, best = checkpoint.saved_steps(folder)
+    if export and export.exists():
+        if newest != config.steps or not is_release(export):
+            raise InputError(f"--export {export} exists; name a new folder")
+        log.info("the run is finished and %s is there: it stays as it is", export)
+        export = None
     if export:
         check_export(config, best)
     clips = Clips() if newest == config.steps else find_clips(config)
     log.info("%s: preparing the networks", folder)
-    release = checkpoint.open_run(folder, config)
+    release = checkpoint.open_run(folder, config, lambda r: check_prompts(config, r, clips))
     trained = release.vae if config.task == "vae" else release.model
     assert trained is not None
     parts, params = partition(trained, config.parameters)
     state = init_state(params, make_optimizer(config.optimizer, config.steps))
+    where = sharding.of_train_state(state, mesh) if mesh else None
+    state = sharding.place(state, where)
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", config.log)
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state)
         log.info("%s: going on from step %d", folder, int(state.step))
     if int(state.step) < config.steps:
-        state = _take_steps(config, folder, parts, release, checkpoints, state, hooks, clips)
+        with sharding.in_use(mesh):
+            state = _take_steps(config, folder, parts, release, checkpoints, state, hooks, clips)
     digest = state_hash(state)
     if export:
         if config.release.checkpoint == "best":
@@ -103,13 +112,10 @@ def train(
     return digest
 
 
-def check(config: TrainingConfig) -> None:
-    """Raises InputError for settings that contradict each other."""
-    if config.data.batch_size % config.accumulate:
-        raise InputError(
-            f"accumulate = {config.accumulate} does not divide data.batch_size = "
-            f"{config.data.batch_size}"
-        )
+def check(config: TrainingConfig) -> Mesh | None:
+    """The mesh to train on, or None; raises InputError for settings that contradict each other."""
+    mesh = sharding.training_mesh(config.mesh, config.model.dit.num_heads)
+    sharding.micro_batches(config.data.batch_size, config.accumulate, mesh)
     check_dtype(config.release.model_dtype)
     if config.release.checkpoint not in ("last", "best"):
         raise InputError(
@@ -125,6 +131,7 @@ def check(config: TrainingConfig) -> None:
         )
     if not 0 <= config.caption_dropout <= 1:
         raise InputError(f"caption_dropout is {config.caption_dropout}; give a share from 0 to 1")
+    return mesh
 
 
 def check_export(config: TrainingConfig, best: int | None) -> None:
@@ -156,6 +163,24 @@ def find_clips(config: TrainingConfig) -> Clips:
     return Clips(training, validation)
 
 
+def check_prompts(config: TrainingConfig, release: Release, clips: Clips) -> None:
+    """Raises InputError for a prompt that will be shown and that the cache lacks."""
+    if release.prompts is None:
+        return
+    both = [clip for some in (clips.training, clips.validation) for clip in some or ()]
+    shown = {clip.caption for clip in both} if config.captions else set()
+    if not config.captions or config.caption_dropout or not both:
+        shown.add("")
+    lacking = sorted(prompt for prompt in shown if prompt not in release.prompts)
+    if lacking:
+        more = f" and {len(lacking) - 1} more are" if len(lacking) > 1 else " is"
+        raise InputError(
+            f"the prompt {lacking[0]!r}{more} not in the prompt cache; encode them with python -m "
+            "convert.encode_prompts and name the file with --config.prompt_cache=, or leave the "
+            "captions out with --config.captions=False"
+        )
+
+
 def _take_steps(
     config: TrainingConfig,
     folder: Path,
@@ -168,12 +193,15 @@ def _take_steps(
 ) -> TrainState:
     """The steps that are left, with everything that happens between them."""
     objective, frozen = _objective(config, parts, release)
+    mesh = sharding.mesh_in_use()
+    frozen = sharding.place_frozen(frozen, mesh)
     step_function = make_train_step(
         objective,
         make_optimizer(config.optimizer, config.steps),
         seed=config.seed,
-        accumulate=config.accumulate,
+        accumulate=sharding.micro_batches(config.data.batch_size, config.accumulate, mesh),
         ema_decay=config.optimizer.ema_decay,
+        shardings=sharding.of_train_state(state, mesh) if mesh else None,
     )
     journal = Journal(
         folder, config.log, config.steps, learning_rate(config.optimizer, config.steps)
@@ -196,8 +224,9 @@ def _take_steps(
     batches = make_data(config, release, int(state.step), clips=clips.training)
     log.info("training; the first step of each bucket compiles, which can take minutes")
     hooks.termination.patient = True
+    place = sharding.placing(mesh)
     state = run_steps(
-        state, step_function, frozen, batches, journal, health, callbacks, hooks.termination
+        state, step_function, frozen, batches, journal, health, callbacks, hooks.termination, place
     )
     done = int(state.step) == config.steps
     if done or health.sound:
@@ -218,7 +247,12 @@ def _objective(config: TrainingConfig, parts: Partition, release: Release) -> tu
         raise InputError(f"task is {config.task!r}; take 'restoration' or 'vae'")
     vae_graph, vae_state = nnx.split(release.vae)
     objective = RestorationObjective(
-        parts, vae_graph, config.flow, config.loss, config.condition_scale
+        parts,
+        vae_graph,
+        config.flow,
+        config.loss,
+        config.condition_scale,
+        config.encode_frames,
     )
     return objective, {"network": parts.frozen, "vae": vae_state}
 

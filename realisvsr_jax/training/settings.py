@@ -11,6 +11,7 @@ from realisvsr_jax import settings
 from realisvsr_jax.data.pipeline import DataConfig
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.losses.hr import HRLossConfig
+from realisvsr_jax.mesh import MeshConfig
 from realisvsr_jax.model.realisvsr import RealisVSRConfig
 from realisvsr_jax.sampling.solvers import SamplerConfig
 from realisvsr_jax.vae.wan_vae import VAEConfig
@@ -126,7 +127,10 @@ class TrainingConfig:
     PyTorch checkpoint or a hub id; '' draws them at random. `init_vae` takes the VAE from
     another ('tiny' is the release that ships). `parameters` are regular expressions over
     parameter paths: what matches is trained. The batch of `data.batch_size` is split into
-    `accumulate` micro-batches.
+    `accumulate` micro-batches; 0 takes as many as leave each device one clip at a time. `mesh`
+    shares the work out among devices and may change between two starts of a run.
+    `encode_frames`: frames that the VAE encodes at once, after a clip's first; 0 for all, which
+    large clips have no memory for.
     `precomputed` is a folder of pairs or latents made by `realisvsr_jax.precompute`.
     `caption_dropout` is the share of clips that are shown the empty prompt instead of their
     caption, without which guidance means nothing.
@@ -139,6 +143,7 @@ class TrainingConfig:
     init_vae: str = ""
     parameters: tuple[str, ...] = ("cpc/.*", "gamma")
     accumulate: int = 8
+    encode_frames: int = 0
     condition_scale: float = 1.0
     captions: bool = True
     caption_dropout: float = 0.1
@@ -151,6 +156,7 @@ class TrainingConfig:
     loss: HRLossConfig = field(default_factory=HRLossConfig)
     vae_loss: VAELossConfig = field(default_factory=VAELossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
     log: LogConfig = field(default_factory=LogConfig)

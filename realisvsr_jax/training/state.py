@@ -48,8 +48,8 @@ class Partition:
 def partition(network: nnx.Module, patterns: Sequence[str]) -> tuple[Partition, dict[str, Any]]:
     """Splits off the parameters whose path matches one of `patterns` in full.
 
-    Returns the partition and the trained parameters by path. Raises InputError where a pattern
-    matches nothing.
+    Returns the partition and the trained parameters by path; of an abstract network their
+    shapes. Raises InputError where a pattern matches nothing.
     """
     compiled = [re.compile(pattern) for pattern in patterns]
     names = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(network))]
@@ -67,7 +67,7 @@ def partition(network: nnx.Module, patterns: Sequence[str]) -> tuple[Partition, 
     graph, trained, frozen = nnx.split(network, is_trained, ...)
     flat = list(nnx.to_flat_state(trained))
     paths = {"/".join(map(str, path)): path for path, _ in flat}
-    params = {"/".join(map(str, path)): jnp.asarray(leaf[...]) for path, leaf in flat}
+    params = {"/".join(map(str, path)): leaf.get_value() for path, leaf in flat}
     return Partition(graph, frozen, paths), dict(sorted(params.items()))
 
 

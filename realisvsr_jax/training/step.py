@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from realisvsr_jax.mesh import BATCH, constrain
 from realisvsr_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -40,12 +41,14 @@ def make_train_step(
     seed: int,
     accumulate: int,
     ema_decay: float,
+    shardings: Any = None,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, frozen, batch)`, jitted, `state` donated.
 
     Every array of `batch` leads with the batch axis, which `accumulate` must divide;
     `batch["position"]` is each clip's place in the global batch. A step whose loss or gradient
     is not finite leaves parameters, moments and average as they were (metric `skipped`).
+    `shardings` are those of the state, where it lies on a mesh.
     """
 
     def train_step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -64,7 +67,9 @@ def make_train_step(
         metrics |= {"gradient_norm": norm, "skipped": 1.0 - finite}
         return dataclasses.replace(kept, step=state.step + 1), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    if shardings is None:
+        return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def _accumulated_gradients(
@@ -85,7 +90,8 @@ def _accumulated_gradients(
         return one(batch, keys)
 
     def split(array: jax.Array) -> jax.Array:
-        return array.reshape(accumulate, array.shape[0] // accumulate, *array.shape[1:])
+        micro = array.reshape(accumulate, array.shape[0] // accumulate, *array.shape[1:])
+        return constrain(micro, None, BATCH)
 
     micros = jax.tree.map(split, (batch, keys))
     zeros = jax.tree.map(

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -189,6 +190,27 @@ class WanVAE(nnx.Module):
         factor divides: no frame is dropped in silence.
         """
         return self.encode_chunk(video, None)[0]
+
+    def encode_stream(self, video: Video, frames: int) -> Latent:
+        """As `encode`, but the first frame and then `frames` at a time, in a scan.
+
+        Memory holds the activations of one chunk. Raises ValueError as `encode` does, and where
+        the frames after the first do not divide into chunks.
+        """
+        rest = video.shape[1] - 1
+        if not rest:
+            return self.encode(video)
+        if rest % frames:
+            raise ValueError(f"{rest} frames after the first do not divide into chunks of {frames}")
+        first, cache = self.encode_chunk(video[:, :1], None)
+        chunks = rearrange(video[:, 1:], "b (n f) h w c -> n b f h w c", f=frames)
+
+        def step(cache: Any, chunk: Video) -> tuple[Any, Latent]:
+            latent, cache = self.encode_chunk(chunk, cache)
+            return cache, latent
+
+        _, latents = jax.lax.scan(step, cache, chunks)
+        return jnp.concatenate([first, rearrange(latents, "n b t h w c -> b (n t) h w c")], axis=1)
 
     def decode(self, latent: Latent) -> Video:
         """A whole clip from normalised latents, clamped to [−1, 1]."""

@@ -1,10 +1,13 @@
 """Attention against float64, whole against chunked, values and gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from realisvsr_jax.model import attention as backends
 from realisvsr_jax.model.attention import attention, xla_attention
 
 # 11 queries do not divide into chunks; keys are more than queries, as in cross-attention.
@@ -64,6 +67,52 @@ def test_long_sequences_never_hold_all_scores():
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * length**2 / 4
 
 
+@pytest.mark.parametrize("keys", [4096, 4000])
+def test_long_chunked_equals_whole_with_padded_keys(keys):
+    """4096 tokens of head dimension 128, three chunks that do not divide: relative error 1e-5."""
+    seeds = jax.random.split(jax.random.key(2), 4)
+    q, k, v, direction = (jax.random.normal(seed, (1, 4096, 1, 128)) for seed in seeds)
+
+    def run(call, *args):
+        out, pull = jax.vjp(call, *args)
+        return out, *pull(direction)
+
+    chunked = run(
+        lambda *x: xla_attention(x[0], *(y[:, :keys] for y in x[1:]), max_scores=1400 * keys),
+        *(q, k, v),
+    )
+    whole = run(lambda *x: attention(*x, keys=keys), q, k, v)
+    for x, y in zip(chunked, whole):
+        assert jnp.linalg.norm(x - y) <= 1e-5 * jnp.linalg.norm(y)
+
+
+@pytest.mark.parametrize("max_scores", [2**27, 200])
+def test_padding_changes_no_bit_and_gets_no_gradient(max_scores, monkeypatch):
+    whole_or_chunked = functools.partial(xla_attention, max_scores=max_scores)
+    monkeypatch.setitem(backends._BACKENDS, "xla", whole_or_chunked)
+    q, k, v = random_qkv()
+    keys = 9
+    clean, pull_clean = jax.vjp(attention, q, k[:, :keys], v[:, :keys])
+    k, v = k.at[:, keys:].set(1e30), v.at[:, keys:].set(-1e30)
+    out, pull = jax.vjp(lambda *x: attention(*x, keys=keys), q, k, v)
+    np.testing.assert_array_equal(out, clean)
+    for x, y in zip(pull(out), pull_clean(out)):
+        np.testing.assert_array_equal(x[:, : y.shape[1]], y)
+        assert not np.any(x[:, y.shape[1] :])
+
+
+def test_padded_keys_equal_float64():
+    q, k, v = random_qkv()
+    expected = float64_attention(q, k[:, :7], v[:, :7])
+    np.testing.assert_allclose(attention(q, k, v, keys=7), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("keys", [0, -1, 14])
+def test_a_wrong_number_of_keys_is_named_with_the_right_ones(keys):
+    with pytest.raises(ValueError, match=rf"keys={keys} is not within 1\.\.13"):
+        attention(*random_qkv(), keys=keys)
+
+
 def test_bfloat16_inputs_keep_a_float32_softmax():
     q, k, v = random_qkv(jnp.bfloat16)
     out = attention(q, k, v)
@@ -73,7 +122,7 @@ def test_bfloat16_inputs_keep_a_float32_softmax():
 
 
 def test_an_unknown_backend_names_the_known():
-    with pytest.raises(ValueError, match="'flash'; known: xla, cudnn"):
+    with pytest.raises(ValueError, match="'flash'; known: xla, cudnn, splash"):
         attention(*random_qkv(), backend="flash")
 
 
@@ -84,7 +133,16 @@ def test_cudnn_refuses_float32_with_the_way_out():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a CUDA device")
-def test_cudnn_equals_xla():
+@pytest.mark.parametrize("keys", [None, 9])
+def test_cudnn_equals_xla(keys):
     q, k, v = random_qkv(jnp.bfloat16)
-    fused, plain = (attention(q, k, v, backend=name) for name in ("cudnn", "xla"))
-    np.testing.assert_allclose(fused.astype(jnp.float32), plain.astype(jnp.float32), atol=3e-2)
+
+    def run(backend):
+        call = functools.partial(attention, backend=backend, keys=keys)
+        out, pull = jax.vjp(call, q, k, v)
+        return out, *pull(jnp.ones_like(out))
+
+    for fused, plain in zip(run("cudnn"), run("xla")):
+        np.testing.assert_allclose(fused.astype(jnp.float32), plain.astype(jnp.float32), atol=3e-2)
+        if keys is not None and plain.shape[1] == 13:
+            assert not np.any(fused[:, keys:])

@@ -81,7 +81,7 @@ def blocks() -> list[Row]:
     given = [torch.from_numpy(a) for a in (x, text, modulation)]
     rope = rope_table(GRID, CONFIG.head_dim)
     time = jnp.zeros((2, CONFIG.dim))
-    context = Context(time, jnp.asarray(modulation), jnp.asarray(text), rope, len(rope))
+    context = Context(time, jnp.asarray(modulation), jnp.asarray(text), rope)
     graph, layers = nnx.split(ours().blocks)
     run = fast_jit(lambda layer, x: nnx.merge(graph, layer)(x, context))
     errors = []

@@ -219,7 +219,7 @@ def test_frames_that_are_none(frames, message):
         ({"guidance": 0}, "guidance is 0; give 1 or more"),
         ({"negative_prompt": "sharp"}, "the negative prompt 'sharp' needs a guidance above 1"),
         ({"condition_scale": math.nan}, "condition_scale is nan; give a number"),
-        ({"prompt": "a cat"}, "the prompt 'a cat' is not in the cache"),
+        ({"prompt": "a cat"}, "no states of the prompt 'a cat'"),
     ],
 )
 def test_options_out_of_range(model, options, message):

@@ -162,6 +162,18 @@ def test_an_export_is_a_release_of_the_averaged_weights(finished, tmp_path):
     assert len(exported.prompts.states) == 3
 
 
+def test_the_same_command_with_its_export_still_prints_the_hash(finished, tmp_path):
+    folder, digest, _ = finished
+    export = tmp_path / "release"
+    assert run.train(config_of(), folder, export=export) == digest
+    before = (export / "model.json").read_bytes()
+    assert run.train(config_of(), folder, export=export) == digest
+    assert (export / "model.json").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match="other exists; name a new folder"):
+        run.train(config_of(), folder, export=tmp_path / "other")
+
+
 def test_a_vae_is_trained_and_measures_its_own_latents(tmp_path):
     config = config_of(
         task="vae", steps=2, parameters=(".*",), accumulate=1, prompt_cache="", init=""
@@ -260,8 +272,9 @@ def test_an_unknown_initial_release_is_one_line(tmp_path):
 
 
 def test_a_caption_that_is_not_in_the_cache_says_how_to_encode_it(tmp_path):
-    with pytest.raises(InputError, match=r"is not in the cache; encode it with python -m convert"):
+    with pytest.raises(InputError, match=r"not in the prompt cache; encode them with python -m"):
         run.train(config_of(prompt_cache=""), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_diverges_stops_before_it_is_saved(tmp_path):

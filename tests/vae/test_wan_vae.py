@@ -68,6 +68,20 @@ def test_encoding_a_stream_equals_the_whole_clip(layout, chunks):
     assert relative_error(stream(encode, vae, video, chunks), whole) < 1e-5
 
 
+def test_encoding_in_a_scan_equals_the_whole_clip():
+    vae = random_vae(next(iter(LAYOUTS)))
+    video = clip(vae.config, 17)
+    whole = encode(vae, video)[0]
+    for frames in (4, 8):
+        scanned = fast_jit(lambda v, x, frames=frames: v.encode_stream(x, frames))(vae, video)
+        assert relative_error(scanned, whole) < 1e-5
+    assert relative_error(vae.encode_stream(video[:, :1], 4), whole[:, :1]) < 1e-5
+    with pytest.raises(
+        ValueError, match="16 frames after the first do not divide"
+    ):
+        vae.encode_stream(video, 5)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("chunks", [(1,), (1, 1), (1, 2), (2, 1), (1, 1, 1, 2), (3, 2)])
 def test_decoding_a_stream_equals_the_whole_clip(layout, chunks):

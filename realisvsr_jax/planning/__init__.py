@@ -1,0 +1,1 @@
+"""What a program needs on hardware that is not there, from the compiler."""

@@ -1,0 +1,136 @@
+"""The programs of a training run, compiled for devices that are not there.
+
+Nothing has values: networks, state and batch are shapes with their places on the mesh, so that a
+laptop can compile what only a pod could hold.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from realisvsr_jax.mesh import make_mesh
+from realisvsr_jax.model.realisvsr import RealisVSR
+from realisvsr_jax.planning.topologies import Topology
+from realisvsr_jax.training import sharding
+from realisvsr_jax.training.objectives import RestorationObjective
+from realisvsr_jax.training.settings import TrainingConfig
+from realisvsr_jax.training.state import init_state, make_optimizer, partition
+from realisvsr_jax.training.step import make_train_step
+from realisvsr_jax.vae.wan_vae import WanVAE
+
+Bucket = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What a run compiles, as shapes: the step, and what it is made of."""
+
+    mesh: Mesh
+    accumulate: int
+    objective: RestorationObjective
+    step: Any
+    state: Any
+    frozen: Any
+
+    def batch(self, config: TrainingConfig, bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
+        """The arrays of one step."""
+        frames, height, width = bucket
+        size, scale, dit = config.data.batch_size, config.data.scale, config.model.dit
+        shapes = {
+            "gt": ((size, frames, height, width, 3), jnp.uint8),
+            "lq": ((size, frames, height // scale, width // scale, 3), jnp.uint8),
+            "text": ((size, dit.text_length, dit.text_dim), jnp.float32),
+            "position": ((size,), jnp.uint32),
+        }
+        where = sharding.batch(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+            for name, (shape, dtype) in shapes.items()
+        }
+
+    def lower_step(self, config: TrainingConfig, bucket: Bucket) -> Any:
+        """The whole training step of a bucket."""
+        with jax.set_mesh(self.mesh):
+            return self.step.lower(self.state, self.frozen, self.batch(config, bucket))
+
+    def lower_encode(self, config: TrainingConfig, bucket: Bucket) -> Any:
+        """The VAE's part of one micro-batch alone."""
+        whole = self.batch(config, bucket)
+        micro = {
+            name: jax.ShapeDtypeStruct(
+                (array.shape[0] // self.accumulate, *array.shape[1:]),
+                array.dtype,
+                sharding=array.sharding,
+            )
+            for name, array in whole.items()
+        }
+        with jax.set_mesh(self.mesh):
+            return jax.jit(self.objective.prepare).lower(self.frozen, micro)
+
+
+def as_run_on(config: TrainingConfig, topology: Topology) -> TrainingConfig:
+    """The configuration with the kernels of the topology's own backend.
+
+    What training chooses by the backend that it finds has to be said where another compiles.
+    """
+    accelerated = topology.chip.platform != "cpu"
+    dit = dataclasses.replace(config.model.dit, attention=topology.attention)
+    vae = dataclasses.replace(config.vae, conv="native" if accelerated else "taps")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, dit=dit), vae=vae)
+
+
+def training_programs(config: TrainingConfig, devices: list[Any]) -> Programs:
+    """Of a restoration run on `devices`; raises InputError as training itself does."""
+    mesh = make_mesh(config.mesh, config.model.dit.num_heads, devices)
+    accumulate = sharding.micro_batches(config.data.batch_size, config.accumulate, mesh)
+    network = nnx.eval_shape(lambda: RealisVSR(config.model, rngs=nnx.Rngs(0)))
+    parts, params = partition(network, config.parameters)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    state = jax.eval_shape(lambda: init_state(_zeros(params), optimizer))
+    places = sharding.of_train_state(state, mesh)
+    vae_graph, vae = nnx.split(nnx.eval_shape(lambda: WanVAE(config.vae, rngs=nnx.Rngs(0))))
+    objective = RestorationObjective(
+        parts,
+        vae_graph,
+        config.flow,
+        config.loss,
+        config.condition_scale,
+        config.encode_frames,
+    )
+    step = make_train_step(
+        objective,
+        optimizer,
+        seed=config.seed,
+        accumulate=accumulate,
+        ema_decay=config.optimizer.ema_decay,
+        shardings=places,
+    )
+    frozen = {"network": _placed(parts.frozen, mesh), "vae": _placed(vae, mesh)}
+    return Programs(mesh, accumulate, objective, step, _with(state, places), frozen)
+
+
+def _zeros(params: dict[str, Any]) -> dict[str, jax.Array]:
+    return {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in params.items()}
+
+
+def _placed(state: Any, mesh: Mesh) -> Any:
+    """An abstract network's state with its shardings."""
+
+    def of(path: Any, leaf: Any) -> Any:
+        where = sharding.spec("/".join(map(str, path)), tuple(leaf.shape), mesh)
+        value = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, where))
+        return leaf.replace(value)
+
+    return nnx.map_state(of, state)
+
+
+def _with(shapes: Any, places: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        places,
+    )

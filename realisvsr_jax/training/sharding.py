@@ -1,0 +1,161 @@
+"""Where each parameter lies on the mesh: a table of patterns, and no default.
+
+The first axis of a stacked block is the layer's and is never sharded. Products come in pairs: the
+first shares out its outputs along `tensor`, the second its inputs, so that one exchange a pair
+is enough (Shoeybi et al. 2019).
+"""
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from realisvsr_jax.errors import InputError
+from realisvsr_jax.mesh import BATCH, FSDP, TENSOR, MeshConfig, make_mesh
+
+P = PartitionSpec
+Shape = tuple[int, ...]
+
+_BLOCK = r"(dit|cpc)/blocks/"
+# The first pattern that matches the whole path counts.
+RULES: tuple[tuple[str, PartitionSpec], ...] = (
+    (_BLOCK + r"(self|cross)_attn/[qkv]/kernel", P(None, FSDP, TENSOR)),
+    (_BLOCK + r"(self|cross)_attn/[qkv]/bias", P(None, TENSOR)),
+    (_BLOCK + r"(self|cross)_attn/norm_[qk]/scale", P(None, TENSOR)),
+    (_BLOCK + r"(self|cross)_attn/o/kernel", P(None, TENSOR, FSDP)),
+    (_BLOCK + r"ffn/up/kernel", P(None, FSDP, TENSOR)),
+    (_BLOCK + r"ffn/up/bias", P(None, TENSOR)),
+    (_BLOCK + r"ffn/down/kernel", P(None, TENSOR, FSDP)),
+    (_BLOCK + r"((self|cross)_attn/o/bias|ffn/down/bias|norm3/\w+|modulation)", P()),
+    (r"cpc/out/kernel", P(None, FSDP)),
+    (r"(dit|cpc)/(noisy_)?patch_embedding/kernel", P(None, None, None, None, FSDP)),
+    (r"dit/(text|time)_embedding/up/kernel", P(None, FSDP)),
+    (r"dit/(text|time)_embedding/down/kernel", P(FSDP)),
+    (r"dit/time_projection/kernel", P(FSDP)),
+    (r"dit/head/linear/kernel", P(FSDP)),
+    (r"(dit|cpc)/.*bias|dit/head/modulation|gamma", P()),
+    # The VAE is small beside its activations: every device has all of it.
+    (r"(encoder|decoder)/.*|(to_moments|from_latent)/\w+", P()),
+)
+
+
+def spec(path: str, shape: Shape, mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """Where the parameter at `path` ('dit/blocks/ffn/up/kernel') lies.
+
+    Raises InputError for a path that no rule knows, and for an axis that does not divide.
+    """
+    found = next((spec for pattern, spec in RULES if re.fullmatch(pattern, path)), None)
+    if found is None:
+        raise InputError(f"no rule says how to shard {path} {shape}; see training/sharding.py")
+    for size, axes in zip(shape, found):
+        names = (axes,) if isinstance(axes, str) else axes or ()
+        devices = 1
+        for name in names:
+            devices *= mesh.shape[name]
+        if size % devices:
+            shown = " × ".join(f"{name} {mesh.shape[name]}" for name in names)
+            raise InputError(
+                f"mesh: {path} {shape} has an axis of {size}, which {shown} = {devices} devices do "
+                "not divide; choose a smaller mesh axis"
+            )
+    return found
+
+
+def shardings(shapes: Mapping[str, Shape], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Of every parameter by path; raises InputError as `spec` does."""
+    return {path: NamedSharding(mesh, spec(path, shape, mesh)) for path, shape in shapes.items()}
+
+
+def of_state(state: Any, mesh: Mesh) -> Any:
+    """The shardings of a network's state, in its structure."""
+    return nnx.map_state(
+        lambda path, leaf: leaf.replace(
+            NamedSharding(mesh, spec("/".join(map(str, path)), tuple(leaf.shape), mesh))
+        ),
+        state,
+    )
+
+
+def training_mesh(config: MeshConfig, num_heads: int) -> Mesh | None:
+    """The mesh over all devices; None on one device, whose programs then know of none.
+
+    Raises InputError as `make_mesh` does.
+    """
+    mesh = make_mesh(config, num_heads)
+    return mesh if mesh.size > 1 else None
+
+
+def micro_batches(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh | None) -> int:
+    """How many a batch is split into; raises InputError where devices or clips are left over."""
+    groups = math.prod(mesh.shape[axis] for axis in BATCH) if mesh else 1
+    count = accumulate or max(1, batch_size // groups)
+    if batch_size % count:
+        raise InputError(f"accumulate = {count} does not divide data.batch_size = {batch_size}")
+    if (batch_size // count) % groups:
+        raise InputError(
+            f"mesh: data × fsdp = {groups} devices do not divide the {batch_size // count} clips "
+            f"of a micro-batch (data.batch_size {batch_size}, accumulate {count}); set "
+            "accumulate = 0, or use more of mesh.seq and mesh.tensor"
+        )
+    return count
+
+
+@contextlib.contextmanager
+def in_use(mesh: Mesh | None) -> Iterator[None]:
+    """The mesh that programs traced within are laid out on."""
+    with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
+        yield
+
+
+def mesh_in_use() -> Mesh | None:
+    """That of `in_use`."""
+    mesh = jax.sharding.get_mesh()
+    return None if mesh.empty else mesh
+
+
+def place_frozen(frozen: Mapping[str, Any], mesh: Mesh | None) -> Mapping[str, Any]:
+    """What an objective needs and does not train: networks by the rules, all else everywhere."""
+    if mesh is None:
+        return frozen
+    return {
+        name: place(part, of_state(part, mesh) if isinstance(part, nnx.State) else replicated(mesh))
+        for name, part in frozen.items()
+    }
+
+
+def place(values: Any, where: Any) -> Any:
+    """`values` on the devices that `where`, their shardings, says; as they are if it is None."""
+    return values if where is None else jax.device_put(values, where)
+
+
+def placing(mesh: Mesh | None) -> Callable[[Any], Any]:
+    """Puts a batch's arrays on the devices that will use them."""
+    where = batch(mesh) if mesh else None
+    return lambda arrays: place(arrays, where)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device has all of it."""
+    return NamedSharding(mesh, P())
+
+
+def batch(mesh: Mesh) -> NamedSharding:
+    """Clips along the axes of the batch; devices along the others see the same clips."""
+    return NamedSharding(mesh, P(BATCH))
+
+
+def of_train_state(state: Any, mesh: Mesh) -> Any:
+    """The shardings of a `TrainState`: moments and average lie where their parameters do."""
+    where = shardings({path: leaf.shape for path, leaf in state.params.items()}, mesh)
+
+    def of_leaf(path: Any, leaf: Any) -> NamedSharding:
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        known = [name for name in names if name in where and leaf.shape == state.params[name].shape]
+        return where[known[-1]] if known else replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(of_leaf, state)
