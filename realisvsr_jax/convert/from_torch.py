@@ -33,12 +33,14 @@ def main() -> None:
     if FLAGS.input is None or FLAGS.output is None:
         raise InputError("give --input PATH_OR_HUB_ID and --output DIR")
     from realisvsr_jax.weights import importing, sources
+    from realisvsr_jax.weights.release import check_output
 
-    began, folder = time.monotonic(), Path(FLAGS.output)
-    if folder.exists() and not FLAGS.overwrite:
-        raise InputError(f"{folder} exists; name a new folder, or give --overwrite")
-    parts = FLAGS.parts or sources.PARTS
-    path = sources.resolve(FLAGS.input, text="text_encoder" in parts)
+    began, folder, parts = time.monotonic(), Path(FLAGS.output), FLAGS.parts
+    if parts is not None:
+        sources.check_parts(parts)
+    source = Path(FLAGS.input)
+    check_output(folder, FLAGS.overwrite, source=source, option=", or give --overwrite")
+    path = sources.resolve(FLAGS.input, text=parts is None or "text_encoder" in parts)
     if importing.is_release(path):
         raise InputError(f"{path} is a release already")
     card = importing.convert(

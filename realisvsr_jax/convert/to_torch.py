@@ -28,11 +28,11 @@ def main() -> None:
     if FLAGS.input is None or FLAGS.output is None or FLAGS.format is None:
         raise InputError("give --input RUN_OR_RELEASE, --output DIR and --format wan or diffusers")
     from realisvsr_jax.weights import exporting
-    from realisvsr_jax.weights.release import RUN_FILE
+    from realisvsr_jax.weights.release import RUN_FILE, check_output
 
     source, folder = Path(FLAGS.input), Path(FLAGS.output)
-    if folder.exists() and not FLAGS.overwrite:
-        raise InputError(f"{folder} exists; name a new folder, or give --overwrite")
+    option = ", or give --overwrite"
+    check_output(folder, FLAGS.overwrite, exporting.EXPORT, source, option)
     if (source / RUN_FILE).is_file():
         from realisvsr_jax.training.checkpoint import load_run
 

@@ -31,11 +31,9 @@ class PromptCache:
         `encoder` is the fingerprint of the text encoder that made them, '' where unknown.
         """
         for prompt, value in states.items():
-            if value.ndim != 2 or value.shape[0] > text_length or value.shape[1] != text_dim:
-                raise InputError(
-                    f"the text states of {prompt!r} have shape {value.shape}; the model takes at "
-                    f"most {text_length} tokens of {text_dim}"
-                )
+            problem = _misfit(value.shape, text_length, text_dim)
+            if problem:
+                raise InputError(f"the text states of {prompt!r} have {problem}")
         self.states = dict(states)
         self.text_length = text_length
         self.text_dim = text_dim
@@ -89,12 +87,40 @@ class PromptCache:
     @classmethod
     def load(cls, path: Path, text_length: int, text_dim: int) -> "PromptCache":
         """Reads what `save` wrote; raises InputError for anything else."""
+        if not path.is_file():
+            what = "it is a folder" if path.is_dir() else "there is no such file"
+            raise InputError(f"{path} is not a prompt cache: {what}")
         try:
             with safe_open(path, "np") as file:
                 says = json.loads((file.metadata() or {})["prompts"])
                 says = says if isinstance(says, dict) else {"prompts": says, "encoder": ""}
-                prompts = says["prompts"]
+                prompts, encoder = says["prompts"], says["encoder"]
                 states = {p: file.get_tensor(str(i)) for i, p in enumerate(prompts)}
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise InputError(f"{path} is not a prompt cache: {error}") from error
-        return cls(states, text_length, text_dim, says["encoder"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} is not a prompt cache: it has no list of prompts; name a file that "
+                "convert.encode_prompts wrote, or a new one for it to write"
+            ) from error
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} is not a prompt cache, or is damaged: {error}") from error
+        try:
+            return cls(states, text_length, text_dim, encoder)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def _misfit(shape: tuple[int, ...], text_length: int, text_dim: int) -> str:
+    """What makes states unfit for a model, '' where nothing does."""
+    if len(shape) != 2:
+        return f"{len(shape)} axes, not 2"
+    if shape[1] != text_dim:
+        return (
+            f"a width of {shape[1]}, the model takes {text_dim} (text_dim): another text encoder "
+            "made them; encode the prompts with the model's own"
+        )
+    if shape[0] > text_length:
+        return (
+            f"{shape[0]} tokens, the model takes at most {text_length} (text_length); encode the "
+            f"prompts with --text_length {text_length}"
+        )
+    return ""

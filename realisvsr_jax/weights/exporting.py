@@ -11,12 +11,15 @@ from typing import Any
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.model.wan_dit import DiTConfig
+from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.text.umt5 import UMT5Config
 from realisvsr_jax.vae.wan_vae import WAN_MEAN, WAN_STD, VAEConfig
 from realisvsr_jax.weights import assembly, dit_keymap, keymap, umt5_keymap, vae_keymap
-from realisvsr_jax.weights.readers import read_tensors
+from realisvsr_jax.weights.readers import first_sentence, read_tensors
 from realisvsr_jax.weights.release import (
+    PROMPTS,
     TOKENIZER,
+    Kind,
     Release,
     ReleaseCard,
     load_card,
@@ -32,11 +35,38 @@ CONTROL = "realisvsr_cpc"
 WAN_VAE_FILE, WAN_T5_FILE = "Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth"
 WAN_TOKENIZER = "google/umt5-xxl"
 
-Parts = dict[str, dict[str, Stored]]
+
+def _kinds(folder: str, stem: str) -> tuple[str, ...]:
+    names = (f"{stem}.safetensors", f"{stem}-*-of-*.safetensors", f"{stem}.safetensors.index.json")
+    return tuple(f"{folder}{name}" for name in ("config.json", *names))
 
 
-def read_release(folder: Path) -> tuple[ReleaseCard, Parts, Path | None]:
-    """A release folder's card, mapped tensors as they are stored, and tokenizer."""
+EXPORT = Kind(
+    "an export",
+    (
+        *_kinds("", TENSORS),
+        *_kinds("", CONTROL),
+        *(WAN_VAE_FILE, WAN_T5_FILE, f"{WAN_TOKENIZER}/*.json", PROMPTS),
+        *_kinds("transformer/", TENSORS),
+        *_kinds("vae/", TENSORS),
+        *_kinds("text_encoder/", "model"),
+        *("tokenizer/*.json", "scheduler/scheduler_config.json", "model_index.json"),
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What is to be exported: the card, tensors by part, tokenizer and prompts."""
+
+    card: ReleaseCard
+    parts: dict[str, dict[str, Stored]]
+    tokenizer: Path | None = None
+    prompts: PromptCache | None = None
+
+
+def read_release(folder: Path) -> Exported:
+    """A release folder's; the tensors are mapped, and as they are stored."""
     card = load_card(folder)
     parts = {
         name: {
@@ -46,38 +76,50 @@ def read_release(folder: Path) -> tuple[ReleaseCard, Parts, Path | None]:
         for name in ("vae", "model", "text_encoder")
         if getattr(card, name) is not None
     }
-    tokenizer = folder / TOKENIZER
-    return card, parts, tokenizer if tokenizer.is_dir() else None
+    tokenizer, cache, prompts = folder / TOKENIZER, folder / PROMPTS, None
+    if card.model is not None and cache.is_file():
+        prompts = PromptCache.load(cache, card.model.dit.text_length, card.model.dit.text_dim)
+    return Exported(card, parts, tokenizer if tokenizer.is_dir() else None, prompts)
 
 
-def as_parts(release: Release) -> tuple[ReleaseCard, Parts, Path | None]:
+def as_parts(release: Release) -> Exported:
     """The same of networks in memory."""
     networks = {"vae": release.vae, "model": release.model}
     parts = {n: assembly.stored(network) for n, network in networks.items() if network is not None}
-    return release.card, parts, None
+    return Exported(release.card, parts, prompts=release.prompts)
 
 
-def export(
-    source: tuple[ReleaseCard, Parts, Path | None],
-    folder: Path,
-    dialect: str,
-    overwrite: bool = False,
-) -> None:
+def export(source: Exported, folder: Path, dialect: str, overwrite: bool = False) -> None:
     """Writes `source` in the layout of `dialect`, "wan" or "diffusers", into a new folder.
 
     The control branch and γ go into realisvsr_cpc.safetensors, with the release's card in its
-    metadata. Raises InputError for a VAE that PyTorch's code cannot be, and if `folder` exists
-    and may not be replaced.
+    metadata, and prompts that are encoded beside it. Raises InputError for a VAE that PyTorch's
+    code cannot be, and as `check_output` does.
     """
-    card, parts, tokenizer = source
+    card = source.card
     write = {"wan": _write_wan, "diffusers": _write_diffusers}[dialect]
     pairs = _all_pairs(card, dialect)  # before anything is written
-    with new_folder(folder, overwrite) as partial:
-        named = {name: keymap.to_torch(pairs[name], parts[_release_part(name)]) for name in pairs}
-        write(partial, card, named, tokenizer)
+    with new_folder(folder, overwrite, EXPORT) as partial:
+        named = {n: keymap.to_torch(pairs[n], source.parts[_release_part(n)]) for n in pairs}
+        write(partial, card, named, source.tokenizer)
         if "cpc" in named:
             says = {"format": "pt", "card": json.dumps(settings.to_mapping(_of_control(card)))}
             save_tensors(partial, CONTROL, named["cpc"], metadata=says)
+            if source.prompts is not None and source.prompts.states:
+                source.prompts.save(partial / PROMPTS)
+    _say_what_lacks(source, folder, dialect)
+
+
+def _say_what_lacks(source: Exported, folder: Path, dialect: str) -> None:
+    there = {"text_encoder": "text_encoder" in source.parts, "tokenizer": bool(source.tokenizer)}
+    if source.card.model is None or all(there.values()):
+        return
+    names = {"text_encoder": WAN_T5_FILE, "tokenizer": f"{WAN_TOKENIZER}/"}
+    if dialect == "diffusers":
+        names = {name: f"{name}/" for name in there}
+    lacking = " and ".join(names[name] for name, is_there in there.items() if not is_there)
+    whose = "WanPipeline" if dialect == "diffusers" else "Wan's code"
+    log.info("%s needs %s too: copy what the base checkpoint has into %s", whose, lacking, folder)
 
 
 def _all_pairs(card: ReleaseCard, dialect: str) -> dict[str, list[keymap.Pair]]:
@@ -119,6 +161,9 @@ def _write_diffusers(
         index["transformer"] = ["diffusers", "WanTransformer3DModel"]
         _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler(card))
         index["scheduler"] = ["diffusers", "UniPCMultistepScheduler"]
+        # Also where they are not: the base checkpoint's can then be copied here.
+        index["text_encoder"] = ["transformers", "UMT5EncoderModel"]
+        index["tokenizer"] = ["transformers", "T5TokenizerFast"]
     if card.vae is not None:
         _save_part(folder / "vae", TENSORS, named["vae"], _diffusers_vae(card.vae))
         index["vae"] = ["diffusers", "AutoencoderKLWan"]
@@ -162,7 +207,10 @@ def _save_archive(path: Path, tensors: dict[str, Stored]) -> None:
     for name, tensor in read_tensors(shards, "c").items():
         bits = torch.from_numpy(tensor.value.view(f"int{8 * tensor.value.dtype.itemsize}"))
         views[name] = bits.view(getattr(torch, tensor.value.dtype.name))
-    torch.save(views, path)
+    try:
+        torch.save(views, path)
+    except RuntimeError as error:  # what it makes of a full disk
+        raise OSError(first_sentence(error)) from error
     for shard in shards:
         shard.unlink()
 

@@ -32,10 +32,12 @@ from realisvsr_jax.weights import (
 )
 from realisvsr_jax.weights.readers import Tensors
 from realisvsr_jax.weights.release import (
+    PROMPTS,
     TOKENIZER,
     Release,
     ReleaseCard,
     check_dtype,
+    check_output,
     is_release,
     load_card,
     new_folder,
@@ -60,20 +62,18 @@ class Imported:
     card: ReleaseCard
     parts: dict[str, Tensors]
     tokenizer: Path | None = None
+    prompts: Path | None = None  # the cache that lies beside the control branch
 
 
-def open_checkpoint(path: Path, parts: Iterable[str] = sources.PARTS) -> Imported:
-    """Reads the headers of what is at `path`, of `parts` alone, and checks every tensor.
+def open_checkpoint(path: Path, parts: Iterable[str] | None = None, text: bool = True) -> Imported:
+    """Reads the headers of what is at `path` and checks every tensor.
 
-    Raises InputError for tensors that are missing, unknown, doubled or of another shape, and
-    for networks that Wan's text-to-video code could not have written.
+    `parts` have to be there, and no others are read; None are all that are there, without
+    `text` all but the text encoder. Raises InputError for tensors that are missing, unknown,
+    doubled or of another shape, and for networks that Wan's text-to-video code could not have
+    written.
     """
-    wanted = set(parts)
-    if unknown := sorted(wanted - set(sources.PARTS)):
-        raise InputError(f"unknown part {unknown[0]!r}; known: {', '.join(sources.PARTS)}")
-    found = {n: s for n, s in sources.find_sources(path).items() if n in wanted}
-    if not found:
-        raise InputError(f"{path} has none of {', '.join(sorted(wanted))}")
+    found = _chosen(path, parts, text)
     card: dict[str, Any] = {}
     tensors: dict[str, Tensors] = {}
     tokenizer = None
@@ -83,34 +83,54 @@ def open_checkpoint(path: Path, parts: Iterable[str] = sources.PARTS) -> Importe
         more, tensors["model"] = _model(found["dit"], found.get("cpc"))
         card |= more
     elif "cpc" in found:
+        how = "put it into the same folder" if parts is None else "name both: --parts dit,cpc"
         raise InputError(
-            f"{found['cpc'].where} is a control branch; put the transformer that it was trained "
-            "on into the same folder"
+            f"{found['cpc'].where} is a control branch and goes with the transformer that it was "
+            f"trained on; {how}"
         )
+    beside = found["cpc"].where.parent / PROMPTS if "cpc" in found else None
     if "text_encoder" in found:
         source = found["text_encoder"]
         card["text_encoder"], tensors["text_encoder"] = _text_encoder(source)
         tokenizer = sources.find_tokenizer(source)
-    return Imported(ReleaseCard(**card), tensors, tokenizer)
+    prompts = beside if beside and beside.is_file() else None
+    return Imported(ReleaseCard(**card), tensors, tokenizer, prompts)
+
+
+def _chosen(path: Path, parts: Iterable[str] | None, text: bool) -> dict[str, Source]:
+    named = None if parts is None else list(parts)
+    if named is not None:
+        sources.check_parts(named)
+    found = sources.find_sources(path)
+    if named is not None:
+        if missing := [name for name in named if name not in found]:
+            there = ", ".join(name for name in sources.PARTS if name in found)
+            raise InputError(f"{path} has no {', no '.join(missing)}; it has {there}")
+        return {name: found[name] for name in named}
+    if not text and found.keys() == {"text_encoder"}:
+        raise InputError(f"{path} has a text encoder and nothing else")
+    return {name: source for name, source in found.items() if text or name != "text_encoder"}
 
 
 def convert(
     path: Path,
     folder: Path,
     *,
-    parts: Iterable[str] = sources.PARTS,
+    parts: Iterable[str] | None = None,
     model_dtype: str = "float32",
     overwrite: bool = False,
 ) -> ReleaseCard:
     """Writes what is at `path` as the release `folder`; tensors pass through one at a time.
 
     `model_dtype` is the stored type of the transformer's kernels; the text encoder keeps its
-    own. Where the text encoder and its tokenizer are there, the empty prompt is encoded too.
-    Raises InputError as `open_checkpoint` does, and if `folder` exists and may not be replaced.
+    own. Where the text encoder and its tokenizer are there, the empty prompt is encoded too,
+    unless prompts lie beside the control branch. Raises InputError as `open_checkpoint` and
+    `check_output` do.
     """
     check_dtype(model_dtype)
+    check_output(folder, overwrite, source=path)
     imported = open_checkpoint(path, parts)
-    with new_folder(folder, overwrite) as partial:
+    with new_folder(folder, overwrite, source=path) as partial:
         tensors = {
             "vae": lambda part: assembly.restored(part, "float32"),
             "model": lambda part: assembly.restored(part, model_dtype),
@@ -130,9 +150,9 @@ def convert(
 def load_checkpoint(path: Path, text: bool = True) -> Release:
     """The networks at `path` in memory; errors as `open_checkpoint`.
 
-    With `text`, the empty prompt is encoded where the text encoder is there.
+    With `text`, the empty prompt is encoded where the text encoder is there and no prompts are.
     """
-    imported = open_checkpoint(path, sources.PARTS if text else ("dit", "vae", "cpc"))
+    imported = open_checkpoint(path, text=text)
     card, release = imported.card, Release(imported.card)
     if (vae := card.vae) is not None:
         tensors = imported.parts["vae"]
@@ -140,7 +160,7 @@ def load_checkpoint(path: Path, text: bool = True) -> Release:
     if (model := card.model) is not None:
         tensors = imported.parts["model"]
         release.model = assembly.build(lambda: RealisVSR(model, rngs=nnx.Rngs(0)), tensors, path)
-        release.prompts = _prompts(imported, path) if text else _no_prompts(model)
+        release.prompts = _prompts(imported, path, text)
     return release
 
 
@@ -185,7 +205,10 @@ def text_encoder(path: Path, tokenizer: Path | None = None, text_length: int = 5
         )
     assert config is not None
     if tokenizer is None and (beside is None or not beside.is_dir()):
-        raise InputError(f"{path} has no tokenizer.json in a folder beside it; give --tokenizer")
+        raise InputError(
+            f"{path}: the text encoder is there, its tokenizer.json is not; put that beside it "
+            "into tokenizer/, or name its folder with encode_prompts --tokenizer"
+        )
     return _encoder(config, tensors, tokenizer or beside, path, text_length)
 
 
@@ -200,17 +223,28 @@ def _encoder(
     return TextEncoder(config, Tokenizer(tokenizer), embedding, built, text_length)
 
 
-def _prompts(imported: Imported, where: Path) -> PromptCache | None:
-    """The empty prompt's states, where the encoder that gives them is at hand."""
+def _prompts(imported: Imported, where: Path, text: bool = True) -> PromptCache | None:
+    """The prompts that came along, else with `text` the empty one's states, if they can be had."""
     config, model = imported.card.text_encoder, imported.card.model
     if model is None:
         return None
-    cache = _no_prompts(model)
+    size = (model.dit.text_length, model.dit.text_dim)
+    if imported.prompts is not None:
+        return PromptCache.load(imported.prompts, *size)
+    cache = PromptCache({}, *size)
+    if not text:
+        return cache
     if config is None or imported.tokenizer is None:
+        lacking, how = "no text encoder", ""
+        if config is not None:
+            lacking = "the text encoder is there, its tokenizer.json is not"
+            how = " --text-encoder PATH --tokenizer FOLDER, which uses this encoder with it,"
         log.warning(
-            "%s: no text encoder with its tokenizer; encode the empty prompt with python -m "
-            "convert.encode_prompts before training",
+            "%s: %s; encode the empty prompt with python -m convert.encode_prompts%s before "
+            "training",
             where,
+            lacking,
+            how,
         )
         return cache
     encoder = _encoder(
@@ -222,10 +256,6 @@ def _prompts(imported: Imported, where: Path) -> PromptCache | None:
     )
     log.info("encoding the empty prompt")
     return cache.joined(encoder.encode([""]), encoder.fingerprint)
-
-
-def _no_prompts(model: RealisVSRConfig) -> PromptCache:
-    return PromptCache({}, model.dit.text_length, model.dit.text_dim)
 
 
 def _vae(source: Source) -> tuple[VAEConfig, Tensors]:

@@ -16,18 +16,27 @@ from realisvsr_jax.weights import dit_keymap, keymap, umt5_keymap
 from realisvsr_jax.weights.readers import Tensors
 
 WAN_HEAD_DIM = 128
+IMAGE_TO_VIDEO = "an image-to-video transformer"
+# Parts of names that only these have.
+OTHER_KINDS = {
+    IMAGE_TO_VIDEO: ("img_emb.", "image_embedder.", ".k_img.", ".add_k_proj."),
+    "a VACE transformer": ("vace_",),
+}
 
 
 def dit_config(tensors: Tensors, dialect: str, config: Mapping[str, Any], where: Any) -> DiTConfig:
     """Of a Wan text-to-video transformer; raises InputError for its other kinds."""
-    kind = config.get("model_type", "t2v")
-    if kind != "t2v" or config.get("image_dim") or config.get("added_kv_proj_dim"):
-        raise InputError(
-            f"{where}: a transformer of Wan's kind {kind!r}, with image or other inputs; only "
-            "text to video ('t2v') can be converted"
-        )
+    if other := _other_kind(tensors, config):
+        raise InputError(f"{where}: {other}; only text to video can be converted")
     shape = _Shapes(tensors, dit_keymap.rules(dialect), where)
     dim, in_channels, *patch = shape("patch_embedding/kernel", 5)
+    out_channels = shape("head/linear/kernel", 2)[0] // math.prod(patch)
+    if in_channels != out_channels:
+        raise InputError(
+            f"{where}: a transformer that takes {in_channels} channels and gives {out_channels}, "
+            "so it has inputs beside the video's latent (image, control, inpainting); only text "
+            "to video can be converted"
+        )
     heads = config.get("num_heads", config.get("num_attention_heads"))
     if heads is None:
         if dim % WAN_HEAD_DIM:
@@ -36,7 +45,6 @@ def dit_config(tensors: Tensors, dialect: str, config: Mapping[str, Any], where:
                 "checkpoint's config.json beside it"
             )
         heads = dim // WAN_HEAD_DIM
-    outputs = shape("head/linear/kernel", 2)[0]
     return _made(
         DiTConfig,
         where,
@@ -45,13 +53,25 @@ def dit_config(tensors: Tensors, dialect: str, config: Mapping[str, Any], where:
         num_heads=heads,
         num_layers=count(tensors, r"blocks\.(\d+)\."),
         in_channels=in_channels,
-        out_channels=outputs // math.prod(patch),
+        out_channels=out_channels,
         patch_size=tuple(patch),
         text_dim=shape("text_embedding/up/kernel", 2)[1],
         text_length=config.get("text_len", DiTConfig.text_length),
         freq_dim=shape("time_embedding/up/kernel", 2)[1],
         eps=config.get("eps", DiTConfig.eps),
     )
+
+
+def _other_kind(tensors: Tensors, config: Mapping[str, Any]) -> str:
+    """What a transformer is that does more than text to video, '' for one that does not."""
+    for kind, marks in OTHER_KINDS.items():
+        if any(mark in name for name in tensors for mark in marks):
+            return kind
+    if (kind := config.get("model_type", "t2v")) != "t2v":
+        return f"a transformer of Wan's kind {kind!r}"
+    if config.get("image_dim") is not None or config.get("added_kv_proj_dim") is not None:
+        return IMAGE_TO_VIDEO
+    return ""
 
 
 def vae_config(tensors: Tensors, dialect: str, config: Mapping[str, Any], where: Any) -> VAEConfig:

@@ -5,6 +5,7 @@ Read are `.safetensors` and PyTorch's zip archives (`.pth`, `.pt`, `.bin`), whol
 
 import json
 import pickle
+import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,13 @@ from realisvsr_jax.errors import InputError
 SAFETENSORS = (".safetensors",)
 ARCHIVES = (".pth", ".pt", ".bin", ".ckpt")
 ENDINGS = (*SAFETENSORS, *ARCHIVES)
+LFS_POINTER = b"version https://git-lfs"
+LEGACY = b"\x80"  # a bare pickle
+# What torch says before the reason.
+TORCH_ADVICE = re.compile(r"from a trusted source\.\s|WeightsUnpickler error:\s")
 # Where a training script puts the state dict among other things.
 WRAPPERS = ("state_dict", "model", "module", "params")
+DAMAGED = "it may be cut short or damaged: download it again"
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -62,6 +68,7 @@ def read_tensors(paths: Sequence[Path], mode: Literal["r", "c"] = "r") -> Tensor
 
 def _safetensors(path: Path, mode: Literal["r", "c"]) -> Tensors:
     """The library checks the header, its size and every offset; the values are mapped here."""
+    _first_bytes(path)
     try:
         with safe_open(path, "np"):
             pass
@@ -69,7 +76,7 @@ def _safetensors(path: Path, mode: Literal["r", "c"]) -> Tensors:
             (length,) = struct.unpack("<Q", file.read(8))
             header: dict[str, Any] = json.loads(file.read(length))
     except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {first_sentence(error)}; {DAMAGED}") from error
     header.pop("__metadata__", None)
     data = np.memmap(path, np.uint8, mode, offset=8 + length) if header else np.empty(0, np.uint8)
     tensors = {}
@@ -96,24 +103,40 @@ def _archive(path: Path) -> Tensors:
         import torch
     except ImportError as error:
         raise InputError(f"{path} needs PyTorch to be read: pip install torch") from error
+    first = _first_bytes(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is refused: it holds more than tensors and could run code "
-            f"({_first_sentence(error)})"
+            f"({first_sentence(TORCH_ADVICE.split(str(error))[-1])})"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} cannot be read: {_first_sentence(error)}; a file in PyTorch's format "
-            "before 1.6 has to be saved again with torch.save"
-        ) from error
+    except Exception as error:  # whatever a damaged pickle leads to
+        if "_use_new_zipfile_serialization" not in str(error):
+            reason = f"{first_sentence(error)}; {DAMAGED}"
+        elif first.startswith(LEGACY):
+            reason = "it is in PyTorch's format before 1.6; load it and torch.save it again"
+        else:
+            reason = f"it is no file of PyTorch's; {DAMAGED}"
+        raise InputError(f"{path} cannot be read: {reason}") from error
     for _ in range(2):
         if isinstance(found, Mapping) and not any(_is_tensor(v) for v in found.values()):
             found = next((found[name] for name in WRAPPERS if name in found), found)
     if not isinstance(found, Mapping) or not all(_is_tensor(v) for v in found.values()):
         raise InputError(f"{path} is no state dict: it has to hold tensors by name alone")
     return {name: Tensor(_numpy(value, path, name), name, path) for name, value in found.items()}
+
+
+def _first_bytes(path: Path) -> bytes:
+    """Raises InputError for a file that cannot be opened, and for what stands in for one."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if first == LFS_POINTER:
+        raise InputError(f"{path} cannot be read: it is a pointer of Git LFS; run git lfs pull")
+    return first
 
 
 def _is_tensor(value: object) -> bool:
@@ -183,5 +206,6 @@ def enumerated(what: str, names: Iterable[str], how: str = "", most: int = 6) ->
     return f"{len(names)} {what}{plural}{how}: {', '.join(names[:most])}{rest}"
 
 
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split()).split(". ")[0]
+def first_sentence(text: object) -> str:
+    """Of an error's message, on one line and without its full stop."""
+    return " ".join(str(text).split()).split(". ")[0].removesuffix(".")

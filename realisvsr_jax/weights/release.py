@@ -3,12 +3,16 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from flax import nnx
+from safetensors import SafetensorError
 
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
@@ -26,6 +30,26 @@ CARD, PROMPTS, TOKENIZER = "model.json", "prompts.safetensors", "tokenizer"
 RUN_FILE = "run.json"  # what a training RUN has in the place of a card
 FORMAT = 1
 PARTS = ("vae", "model", "text_encoder")
+
+
+class Kind(NamedTuple):
+    """What a program writes: a folder is replaced only if it holds nothing else."""
+
+    name: str
+    files: tuple[str, ...]
+    mark: str = ""  # a file that is always there
+
+
+RELEASE = Kind(
+    "a release",
+    (
+        CARD,
+        PROMPTS,
+        f"{TOKENIZER}/*.json",
+        *(f"{part}{n}.safetensors" for part in PARTS for n in ("", "-*-of-*")),
+    ),
+    CARD,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +97,7 @@ def save_release(
 
     `model_dtype` is the stored type of the transformer's kernels, "float32" or "bfloat16"; the
     VAE, every vector and the modulation tables stay float32. Raises InputError for another
-    type, and if `folder` exists and may not be replaced.
+    type, and as `check_output` does.
     """
     check_dtype(model_dtype)
     with new_folder(Path(folder), overwrite) as partial:
@@ -101,26 +125,106 @@ def write_release(
 
 
 @contextmanager
-def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(
+    folder: Path, overwrite: bool = False, kind: Kind = RELEASE, source: Path | None = None
+) -> Iterator[Path]:
     """A temporary folder that takes the name `folder` when the block ends, and is gone if it fails.
 
-    Raises InputError if `folder` exists and may not be replaced, or cannot be written.
+    Raises InputError as `check_output` does, and if `folder` cannot be written.
     """
-    if folder.exists() and not overwrite:
-        raise InputError(f"{folder} exists; name a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    check_output(folder, overwrite, kind, source)
+    place = folder.absolute()
+    partial, old = (place.with_name(f".{place.name}.{end}") for end in ("partial", "old"))
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
         yield partial
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        if place.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            place.rename(old)
+        try:
+            partial.rename(place)
+        except OSError:
+            if old.exists():
+                old.rename(place)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{folder} cannot be written: {reason}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_output(
+    folder: Path,
+    overwrite: bool = False,
+    kind: Kind = RELEASE,
+    source: Path | None = None,
+    option: str = "",
+) -> None:
+    """Raises InputError where `folder` may not be made or replaced; changes nothing.
+
+    It is replaced if `overwrite` says so and it is of `kind`, or empty. It has to lie apart from
+    `source`, what is read. `option` is how the user may ask for a replacement.
+    """
+    try:
+        if source is not None:
+            _check_apart(folder, source)
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            what = "link" if folder.is_symlink() else "file"
+            raise InputError(f"{folder} is a {what}; name a new folder")
+        if folder.exists():
+            _check_replaceable(folder, kind)
+            if not overwrite:
+                raise InputError(f"{folder} exists; name a new folder{option}")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror or error}") from error
+    check_writable(folder)
+
+
+def check_writable(path: Path) -> None:
+    """Raises InputError where no file or folder `path` can be made; leaves nothing there."""
+    try:
+        place = next(parent for parent in path.absolute().parents if parent.exists())
+        if not place.is_dir():
+            raise InputError(f"{path} cannot be made: {place} is a file; name another place")
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=place))
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path} cannot be made: {reason}; name another place") from error
+
+
+def _check_apart(folder: Path, source: Path) -> None:
+    if not source.exists():  # a model of the hub
+        return
+    target = folder.resolve()
+    for read in {source.resolve(), source.parent.resolve() / source.name}:
+        if target == read:
+            how = "is the input itself"
+        elif read.is_relative_to(target):
+            how = f"contains the input {source}"
+        elif target.is_relative_to(read):
+            how = f"lies within the input {source}"
+        else:
+            continue
+        raise InputError(f"{folder} {how}; name a folder elsewhere")
+
+
+def _check_replaceable(folder: Path, kind: Kind) -> None:
+    own = {path for pattern in kind.files for path in folder.glob(pattern)}
+    files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    first = next((path for path in files if path not in own), None)
+    if first is not None:
+        raise InputError(
+            f"{folder} is not replaced: it holds {first.relative_to(folder)}, which is no part "
+            f"of {kind.name}; name a new folder"
+        )
+    if kind.mark and own and not (folder / kind.mark).is_file():
+        raise InputError(
+            f"{folder} is not replaced: it is not {kind.name} (no {kind.mark}); name a new folder"
+        )
 
 
 def check_dtype(model_dtype: str) -> None:
@@ -134,10 +238,22 @@ def is_release(path: Path) -> bool:
     return (path / CARD).is_file()
 
 
+def refuse_run(folder: Path) -> None:
+    """Raises InputError for a RUN, where a release or a checkpoint is expected."""
+    if (folder / RUN_FILE).is_file():
+        raise InputError(
+            f"{folder} is a RUN, the state of a training; use it with upscale --checkpoint, or "
+            "make a release of it with train --export DIR"
+        )
+
+
 def load_card(folder: str | Path) -> ReleaseCard:
     """Reads `model.json` alone; raises InputError where there is none or it is no card."""
     path = Path(folder) / CARD
+    if not path.parent.is_dir():
+        raise InputError(f"{folder}: no such folder")
     if not path.is_file():
+        refuse_run(path.parent)
         raise InputError(f"{folder} is not a release folder: it has no {CARD}")
     try:
         mapping = json.loads(path.read_text())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch_checkpoints as checkpoints
 
+from realisvsr_jax.convert import encode_prompts
 from realisvsr_jax.errors import run_flags
 from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.weights.release import load_card, release_hash
@@ -60,9 +61,33 @@ def test_there_and_back(run, wan, tmp_path):
     [
         ("from_torch", [], "give --input PATH_OR_HUB_ID and --output DIR"),
         ("from_torch", ["--input", "none", "--output", "out"], "none: no such file or folder, and"),
-        ("from_torch", ["--input", "{wan}", "--output", "{wan}"], "exists; name a new folder, or"),
+        ("from_torch", ["--input", "{wan}", "--output", "{wan}"], "is the input itself"),
         ("from_torch", ["--input", "{wan}", "--output", "out", "--parts", "unet"], "part 'unet'"),
+        ("from_torch", ["--input", "{wan}", "--output", "out", "--parts="], "no part is named"),
+        ("from_torch", ["--input", "{wan}", "--output", "out", "--parts", "dit,cpc"],
+         "has no cpc; it has dit, vae, text_encoder"),
+        ("from_torch", ["--input", "{wan}", "--output", "/proc/xx/out"],
+         "/proc/xx/out cannot be made: "),
+        ("from_torch", ["--input", "{wan}", "--output", "a_run"], "it holds run.json, which is no"),
+        ("from_torch", ["--input", "a_run", "--output", "out"], "a_run is a RUN, the state of a"),
+        ("from_torch", ["--input", "{wan}", "--output", "a_run/run.json"], "run.json is a file;"),
+        ("from_torch", ["--input", "a_run/none", "--output", "out"],
+         "a_run/none: no such file or folder (a_run is a folder here)"),
         ("from_torch", ["--input", "{wan}", "--output", "out", "--dtype", "int8"], "float32"),
+        ("to_torch", ["--input", "nope", "--output", "out", "--format", "wan"],
+         "nope: no such folder"),
+        ("to_torch", ["--input", "{wan}", "--output", "{wan}/out", "--format", "wan"],
+         "lies within the input"),
+        ("to_torch", ["--input", "{wan}", "--output", "a_run/run.json/out", "--format", "wan"],
+         "run.json is a file; name another place"),
+        ("encode_prompts", ["--text-encoder", "{wan}", "--output", "a_run"],
+         "--output a_run is a folder; name a file, as cache.safetensors"),
+        ("encode_prompts", ["--text-encoder", "{wan}", "--output", "/proc/xx/cache"],
+         "/proc/xx/cache cannot be made: "),
+        ("encode_prompts", ["--text-encoder", "a_run", "--output", "out"], "a_run is a RUN, the"),
+        ("encode_prompts",
+         ["--text-encoder", "{wan}", "--output", "{wan}/diffusion_pytorch_model.safetensors"],
+         "is not a prompt cache: it has no list of prompts; name a file that"),
         ("to_torch", ["--input", "{wan}", "--output", "out"], "give --input RUN_OR_RELEASE"),
         ("to_torch", ["--input", "{wan}", "--output", "out", "--format", "wan"], "no model.json"),
         ("encode_prompts", ["--output", "out"], "give --text_encoder PATH_OR_HUB_ID"),
@@ -72,11 +97,63 @@ def test_there_and_back(run, wan, tmp_path):
 )  # fmt: skip
 def test_bad_flags_are_one_line(run, wan, tmp_path, monkeypatch, name, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_run").mkdir()
+    (tmp_path / "a_run" / "run.json").write_text("{}")
+    before = checkpoints.tensors(wan).keys()
     status, _, errors = run(name, *(str(a).format(wan=wan) for a in arguments))
     assert status == 1
     assert len(errors.splitlines()) == 1
     assert message in errors
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a_run", "run.json"]
+    assert checkpoints.tensors(wan).keys() == before
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("program", ["from_torch", "to_torch"])
+def test_overwriting_spares_the_input_and_what_is_foreign(run, wan, tmp_path, program):
+    source = tmp_path / "source"
+    if program == "from_torch":
+        shutil.copytree(wan, source)
+        lone, option = source / "Wan2.1_VAE.pth", ()
+    else:
+        assert run("from_torch", "--input", wan, "--output", source)[0] == 0
+        lone, option = source, ("--format", "wan")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years")
+    before = files(tmp_path)
+    for given, output, message in (
+        (source, source, "is the input itself"),
+        (lone, source, "contains the input" if lone != source else "is the input itself"),
+        (source, tmp_path, "contains the input"),
+        (source, source / "new", "lies within the input"),
+        (source, mine, "is not replaced: it holds thesis.txt, which is no part of a"),
+        (source, mine / "thesis.txt", "is a file; name a new folder"),
+    ):
+        status, _, errors = run(
+            program, "--input", given, "--output", output, "--overwrite", *option
+        )
+        assert status == 1
+        assert len(errors.splitlines()) == 1
+        assert message in errors
+        assert files(tmp_path) == before
+    (mine / "thesis.txt").unlink()
+    arguments = ("--input", source, "--output", mine, *option)
+    assert "exists; name a new folder, or give --overwrite" in run(program, *arguments)[2]
+    for _ in range(2):  # an empty folder, then the program's own
+        assert run(program, *arguments, "--overwrite")[0] == 0
+        assert len(files(mine)) > 3
+
+
+def test_nothing_is_fetched_for_an_output_that_cannot_be(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    arguments = ("--input", "owner/name", "--output", "/proc/xx/out")
+    assert "cannot be made" in run("from_torch", *arguments)[2]
+    arguments = ("--input", "owner/name", "--output", tmp_path / "out", "--parts", "unet")
+    assert "unknown part 'unet'" in run("from_torch", *arguments)[2]
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(run, tmp_path, monkeypatch):
@@ -126,6 +203,27 @@ def test_only_what_the_cache_lacks_is_encoded(run, wan, tmp_path):
     status, messages, _ = run("encode_prompts", *arguments)
     assert (status, messages[-1]) == (0, f"{output}: 4 prompts, 0 of them new")
     assert output.read_bytes() == before
+
+
+def test_prompts_are_stripped_and_once(run, wan, tmp_path):
+    prompts, output = tmp_path / "prompts.txt", tmp_path / "cache.safetensors"
+    prompts.write_text("  a cat \r\na cat\n\n\tx\n")
+    arguments = ("--text-encoder", wan, "--output", output, "--prompts", prompts)
+    status, messages, _ = run("encode_prompts", *arguments)
+    assert (status, messages[-1]) == (0, f"{output}: 3 prompts, 3 of them new")
+    cache = PromptCache.load(output, 512, checkpoints.TEXT_DIM)
+    assert set(cache.states) == {"", "a cat", "x"}
+    assert encode_prompts.read_prompts(prompts) == ["a cat", "", "x"]
+
+
+def test_a_cache_of_another_length_is_told(run, wan, tmp_path):
+    output = tmp_path / "cache.safetensors"
+    (tmp_path / "prompts.txt").write_text("a sharp video of a cat")
+    arguments = ("--text-encoder", wan, "--output", output, "--prompts", tmp_path / "prompts.txt")
+    assert run("encode_prompts", *arguments)[0] == 0
+    errors = run("encode_prompts", *arguments, "--text_length", 3)[2]
+    assert errors.startswith(f"error: {output}: the text states of 'a sharp video of a cat' have ")
+    assert "the model takes at most 3 (text_length); encode the prompts with --text_l" in errors
 
 
 def test_captions_are_read_from_a_folder(run, wan, tmp_path):

@@ -77,7 +77,7 @@ def test_what_is_missing_is_named(folder, tmp_path):
     assert text_encoder(lone).encode(["a cat"])  # its tokenizer lies beside it
     elsewhere = tmp_path / "t5.pth"
     elsewhere.write_bytes(lone.read_bytes())
-    with pytest.raises(InputError, match=r"no tokenizer\.json in a folder beside it; give --tok"):
+    with pytest.raises(InputError, match=r"its tokenizer\.json is not; put that beside it into"):
         text_encoder(elsewhere)
     assert text_encoder(elsewhere, folder / "google" / "umt5-xxl").encode(["a cat"])
     convert(folder, tmp_path / "vae", parts=["vae"])

@@ -45,11 +45,19 @@ def test_an_unknown_prompt_names_the_known():
         cache.lookup("blurry")
 
 
-@pytest.mark.parametrize(("length", "dim"), [(3, 5), (4, 6)])
-def test_states_of_another_model_are_refused(tmp_path, length, dim):
+@pytest.mark.parametrize(
+    ("length", "dim", "message"),
+    [
+        (3, 5, "4 tokens, the model takes at most 3 (text_length); encode the prompts with --text"),
+        (4, 6, "a width of 5, the model takes 6 (text_dim): another text encoder made them"),
+    ],
+)
+def test_states_of_another_model_are_refused_with_their_file(tmp_path, length, dim, message):
     PromptCache(random_states(), 4, 5).save(tmp_path / "prompts")
-    with pytest.raises(InputError, match=rf"at most {length} tokens of {dim}"):
+    with pytest.raises(InputError) as error:
         PromptCache.load(tmp_path / "prompts", length, dim)
+    assert str(error.value).startswith(f"{tmp_path / 'prompts'}: the text states of ")
+    assert message in str(error.value)
 
 
 def test_a_file_that_is_no_cache_is_refused(tmp_path):
@@ -59,4 +67,11 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path):
     save_file({}, tmp_path / "no_list", metadata={"prompts": "5"})
     for name in ("text", "no_prompts", "no_states", "no_list", "absent"):
         with pytest.raises(InputError, match=rf"{name} is not a prompt cache"):
+            PromptCache.load(tmp_path / name, 4, 5)
+    for name, message in (
+        ("no_prompts", "it has no list of prompts; name a file that convert.encode_prompts wrote"),
+        ("absent", "there is no such file"),
+        (".", "it is a folder"),
+    ):
+        with pytest.raises(InputError, match=f"is not a prompt cache: {message}"):
             PromptCache.load(tmp_path / name, 4, 5)

@@ -76,9 +76,7 @@ def test_encoding_in_a_scan_equals_the_whole_clip():
         scanned = fast_jit(lambda v, x, frames=frames: v.encode_stream(x, frames))(vae, video)
         assert relative_error(scanned, whole) < 1e-5
     assert relative_error(vae.encode_stream(video[:, :1], 4), whole[:, :1]) < 1e-5
-    with pytest.raises(
-        ValueError, match="16 frames after the first do not divide"
-    ):
+    with pytest.raises(ValueError, match="16 frames after the first do not divide"):
         vae.encode_stream(video, 5)
 
 

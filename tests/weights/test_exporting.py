@@ -1,6 +1,8 @@
 """Releases for PyTorch: bit for bit, loaded by the reference implementations themselves."""
 
 import dataclasses
+import logging
+import shutil
 
 import diffusers
 import jax.numpy as jnp
@@ -16,6 +18,8 @@ from realisvsr_jax.errors import InputError
 from realisvsr_jax.model.cpc import CPCConfig
 from realisvsr_jax.model.realisvsr import RealisVSR, RealisVSRConfig
 from realisvsr_jax.sampling.solvers import SamplerConfig
+from realisvsr_jax.text.encoding import TextEncoder
+from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.vae.wan_vae import WAN_VAE, WanVAE
 from realisvsr_jax.weights.exporting import as_parts, export, read_release
 from realisvsr_jax.weights.importing import convert, load_checkpoint
@@ -135,15 +139,85 @@ def test_transformers_loads_the_text_encoder(tmp_path):
 def test_a_vae_that_pytorch_does_not_have_is_refused(tiny_release, trained, tmp_path):
     with pytest.raises(InputError, match="PyTorch's VAE has norm 'rms'"):
         export(read_release(tiny_release), tmp_path / "out", "diffusers")
-    card, parts, _ = read_release(trained)
-    own = dataclasses.replace(VAE, mean=(0.0,) * 16)
+    source = read_release(trained)
+    own = dataclasses.replace(source.card, vae=dataclasses.replace(VAE, mean=(0.0,) * 16))
     with pytest.raises(InputError, match="mean and deviation of its own"):
-        export((dataclasses.replace(card, vae=own), parts, None), tmp_path / "out", "wan")
+        export(dataclasses.replace(source, card=own), tmp_path / "out", "wan")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dialect", FORMATS)
+def test_prompts_travel_with_the_control_branch(trained, tmp_path, dialect, monkeypatch):
+    monkeypatch.setattr(TextEncoder, "encode", None)
+    release = load_release(trained)
+    states = {p: np.asarray(random(n, 24)) for p, n in (("", 1), ("sharp", 3))}
+    release.prompts = PromptCache(states, 512, 24, "abc")
+    save_release(tmp_path / "release", release)
+    export(read_release(tmp_path / "release"), tmp_path / "torch", dialect)
+    export(as_parts(release), tmp_path / "same", dialect)
+    convert(tmp_path / "torch", tmp_path / "back")
+    caches = [tmp_path / name / "prompts.safetensors" for name in ("release", "torch", "back")]
+    assert len({path.read_bytes() for path in (*caches, tmp_path / "same" / caches[0].name)}) == 1
+    for text in (True, False):
+        found = load_checkpoint(tmp_path / "torch", text).prompts
+        assert found.encoder == "abc"
+        np.testing.assert_array_equal(found.lookup("sharp"), release.prompts.lookup("sharp"))
+    convert(tmp_path / "torch", tmp_path / "dit", parts=["dit"])
+    assert not load_release(tmp_path / "dit").prompts.states
+    export(read_release(tmp_path / "dit"), tmp_path / "plain", dialect)
+    assert not (tmp_path / "plain" / "prompts.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "message"),
+    [
+        ("wan", "Wan's code needs models_t5_umt5-xxl-enc-bf16.pth and google/umt5-xxl/ too: copy"),
+        ("diffusers", "WanPipeline needs text_encoder/ and tokenizer/ too: copy what the base"),
+    ],
+)
+def test_what_a_pipeline_lacks_is_told(trained, tmp_path, caplog, dialect, message):
+    caplog.set_level(logging.INFO)
+    export(read_release(trained), tmp_path / "torch", dialect)
+    assert message in caplog.text
+    caplog.clear()
+    convert(checkpoints.write_wan(tmp_path / "base"), tmp_path / "whole")
+    export(read_release(tmp_path / "whole"), tmp_path / "whole_torch", dialect)
+    assert "needs" not in caplog.text
+
+
+def test_with_the_base_checkpoints_text_encoder_it_is_a_pipeline(trained, tmp_path):
+    export(read_release(trained), tmp_path / "torch", "diffusers")
+    base = checkpoints.write_diffusers(tmp_path / "base")
+    for name in ("text_encoder", "tokenizer"):
+        shutil.copytree(base / name, tmp_path / "torch" / name)
+    pipeline = diffusers.WanPipeline.from_pretrained(tmp_path / "torch")
+    assert pipeline.text_encoder.config.d_model == checkpoints.TEXT_DIM
+    assert pipeline.tokenizer("a cat").input_ids[-1] == checkpoints.END
+
+
+@pytest.mark.parametrize("dialect", FORMATS)
+def test_an_export_is_replaced_and_nothing_else(trained, tmp_path, dialect):
+    source, folder = read_release(trained), tmp_path / "torch"
+    export(source, folder, dialect)
+    before = checkpoints.tensors(folder).keys()
+    export(source, folder, dialect, overwrite=True)
+    assert checkpoints.tensors(folder).keys() == before
+    with pytest.raises(InputError, match="torch exists; name a new folder"):
+        export(source, folder, dialect)
+    (folder / "vae").mkdir(exist_ok=True)
+    (folder / "vae" / "notes.txt").write_text("mine")
+    message = r"torch is not replaced: it holds vae/notes\.txt, which is no part of an export"
+    with pytest.raises(InputError, match=message):
+        export(source, folder, dialect, overwrite=True)
+    assert (folder / "vae" / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match=r"it holds .*, which is no part of an export"):
+        export(source, trained, dialect, overwrite=True)
 
 
 def test_a_control_branch_wants_its_own_transformer(trained, tmp_path):
     export(read_release(trained), tmp_path / "torch", "wan")
     (tmp_path / "torch" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(InputError, match="is a control branch; put the transformer that it was"):
+    with pytest.raises(InputError, match="is a control branch and goes with the transformer"):
         convert(tmp_path / "torch", tmp_path / "back")
+    with pytest.raises(InputError, match="name both: --parts dit,cpc"):
+        convert(tmp_path / "torch", tmp_path / "back", parts=["cpc"])

@@ -134,7 +134,7 @@ def test_wrong_tensors_are_listed_with_their_files(checkpoint, tmp_path):
     def spoil(tensors):
         del tensors["blocks.2.attn1.to_k.bias"]
         del tensors["proj_out.bias"]
-        tensors["blocks.0.attn2.add_k_proj.weight"] = torch.ones(2)
+        tensors["blocks.0.attn2.surplus.weight"] = torch.ones(2)
         tensors["blocks.1.ffn.net.2.weight"] = torch.ones(48, 40)
 
     edit(checkpoint / DIT, spoil)
@@ -143,7 +143,7 @@ def test_wrong_tensors_are_listed_with_their_files(checkpoint, tmp_path):
     file = "diffusion_pytorch_model.safetensors"
     assert str(error.value) == (
         f"{checkpoint / DIT}: 2 tensors missing: blocks.2.attn1.to_k.bias, proj_out.bias; "
-        f"1 tensor unknown: blocks.0.attn2.add_k_proj.weight ({file}); "
+        f"1 tensor unknown: blocks.0.attn2.surplus.weight ({file}); "
         f"1 tensor of another shape: blocks.1.ffn.net.2.weight (48, 40), not (40, 48) ({file})"
     )
     assert not (tmp_path / "out").exists()
@@ -170,13 +170,71 @@ def test_what_is_nothing_of_wan_is_left_out_or_refused(checkpoint, caplog):
         open_checkpoint(checkpoint, ["unet"])
 
 
-def test_other_kinds_of_wan_are_refused(originals, tmp_path):
-    folder = tmp_path / "i2v"
-    shutil.copytree(originals["wan"], folder)
-    config = json.loads((folder / "config.json").read_text()) | {"model_type": "i2v"}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"a transformer of Wan's kind 'i2v'.*only text to video"):
+def test_parts_that_are_named_have_to_be_there(checkpoint, tmp_path):
+    message = "checkpoint has no cpc; it has dit, vae, text_encoder"
+    with pytest.raises(InputError, match=message):
+        convert(checkpoint, tmp_path / "out", parts=["dit", "cpc"])
+    with pytest.raises(InputError, match="no part is named; known: dit, vae"):
+        convert(checkpoint, tmp_path / "out", parts=[])
+    assert not (tmp_path / "out").exists()
+    assert load_checkpoint(checkpoint, text=False).model is not None
+    with pytest.raises(InputError, match="text_encoder has a text encoder and nothing else"):
+        load_checkpoint(checkpoint / "text_encoder", text=False)
+
+
+def test_a_run_is_no_checkpoint(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="is a RUN, the state of a training; use it with upscale"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "changes", "message"),
+    [
+        ("wan", {"model_type": "i2v"}, "a transformer of Wan's kind 'i2v'"),
+        ("diffusers", {"image_dim": 1280}, "an image-to-video transformer"),
+        ("diffusers", {"added_kv_proj_dim": 40}, "an image-to-video transformer"),
+    ],
+)
+def test_other_kinds_of_wan_are_refused(originals, tmp_path, layout, changes, message):
+    folder = tmp_path / "other"
+    shutil.copytree(originals[layout], folder)
+    path = folder / "config.json" if layout == "wan" else folder / "transformer" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InputError) as error:
         open_checkpoint(folder)
+    assert str(error.value).endswith(f": {message}; only text to video can be converted")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("blocks.0.cross_attn.k_img.weight", "an image-to-video transformer"),
+        ("img_emb.proj.0.weight", "an image-to-video transformer"),
+        ("blocks.0.attn2.add_k_proj.weight", "an image-to-video transformer"),
+        ("condition_embedder.image_embedder.norm1.weight", "an image-to-video transformer"),
+        ("vace_blocks.0.after_proj.weight", "a VACE transformer"),
+    ],
+)
+def test_other_kinds_are_known_by_their_tensors(originals, tmp_path, name, message):
+    """A file alone, without a configuration that says how many heads there are."""
+    tensors = load_file(originals["wan"] / "diffusion_pytorch_model.safetensors")
+    save_file(tensors | {name: torch.ones(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(InputError) as error:
+        open_checkpoint(tmp_path / "x.safetensors")
+    expected = f"{tmp_path / 'x.safetensors'}: {message}; only text to video can be converted"
+    assert str(error.value) == expected
+
+
+def test_more_channels_in_than_out_are_refused(originals, tmp_path):
+    def widen(tensors):
+        tensors["patch_embedding.weight"] = torch.ones(40, 36, 1, 2, 2)
+
+    path = tmp_path / "x.safetensors"
+    shutil.copyfile(originals["wan"] / "diffusion_pytorch_model.safetensors", path)
+    edit(path, widen)
+    with pytest.raises(InputError, match="takes 36 channels and gives 16, so it has inputs beside"):
+        open_checkpoint(path)
 
 
 def test_wrappers_names_are_seen_through(checkpoint, tmp_path):
@@ -229,6 +287,17 @@ def test_without_a_text_encoder_there_is_no_prompt(checkpoint, tmp_path, caplog)
     assert "encode the empty prompt with python -m convert.encode_prompts" in caplog.text
     with pytest.raises(InputError, match=r"prompt '' is not in the cache; encode it with"):
         load_release(tmp_path / "out").prompts.lookup("")
+
+
+def test_a_text_encoder_without_its_tokenizer_is_told(checkpoint, tmp_path, caplog):
+    (checkpoint / "tokenizer").rename(tmp_path / "elsewhere")
+    convert(checkpoint, tmp_path / "out")
+    assert (
+        "the text encoder is there, its tokenizer.json is not; encode the empty prompt with python "
+        "-m convert.encode_prompts --text-encoder PATH --tokenizer FOLDER, which uses this"
+    ) in caplog.text
+    encoder = importing.text_encoder(tmp_path / "out", tmp_path / "elsewhere")
+    assert encoder.encode([""])
 
 
 def test_the_converted_transformer_is_the_peers(originals, tmp_path):

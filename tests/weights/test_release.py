@@ -23,6 +23,7 @@ from realisvsr_jax.weights import writers
 from realisvsr_jax.weights.release import (
     Release,
     ReleaseCard,
+    check_output,
     load_card,
     load_release,
     load_vae,
@@ -229,6 +230,13 @@ def test_a_card_that_cannot_be_is_refused_with_its_path(tmp_path, text, message)
 def test_a_folder_without_a_card_is_no_release(tmp_path):
     with pytest.raises(InputError, match=r"is not a release folder: it has no model\.json"):
         load_release(tmp_path)
+    with pytest.raises(InputError, match="nope: no such folder"):
+        load_release(tmp_path / "nope")
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"is a RUN, .*use it with upscale --checkpoint, or make a"
+    ):
+        load_release(tmp_path)
 
 
 def test_nothing_is_replaced_unless_asked(release, saved):
@@ -250,6 +258,76 @@ def test_a_failure_leaves_the_old_release_and_no_partial_one(release, saved, mon
 
     monkeypatch.setattr(module, "save_tensors", no_space)
     with pytest.raises(InputError, match="cannot be written: no space left"):
+        save_release(saved, release, overwrite=True)
+    assert release_hash(saved) == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_what_is_no_release_is_not_replaced(release, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    save_release(mine, release, overwrite=True)  # an empty folder may go
+    (mine / "thesis.txt").write_text("years")
+    message = r"mine is not replaced: it holds thesis\.txt, which is no part of a release; name a"
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=message):
+            save_release(mine, release, overwrite=overwrite)
+    assert (mine / "thesis.txt").read_text() == "years"
+    (mine / "thesis.txt").rename(mine / "tokenizer")
+    with pytest.raises(InputError, match="it holds tokenizer, which is no part"):
+        save_release(mine, release, overwrite=True)
+    (mine / "tokenizer").unlink()
+    (mine / "model.json").unlink()
+    with pytest.raises(InputError, match=r"it is not a release \(no model\.json\)"):
+        save_release(mine, release, overwrite=True)
+    assert (mine / "model.safetensors").is_file()
+
+
+def test_files_and_links_are_not_replaced(release, saved, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(saved)
+    for name in ("file", "link"):
+        with pytest.raises(InputError, match=f"{name} is a {name}; name a new folder"):
+            save_release(tmp_path / name, release, overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_output_lies_apart_from_the_input(saved, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(saved)
+    monkeypatch.chdir(tmp_path)
+    for output, message in (
+        ("new/tiny", "new/tiny is the input itself; name a folder elsewhere"),
+        ("new/../new/tiny", "is the input itself"),
+        ("link", "is the input itself"),
+        ("new", f"new contains the input {saved}; name a folder elsewhere"),
+        ("new/tiny/sub/out", "new/tiny/sub/out lies within the input"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_output(Path(output), True, source=saved)
+    with pytest.raises(InputError, match="new/tiny contains the input"):
+        check_output(Path("new/tiny"), True, source=saved / "vae.safetensors")
+    check_output(Path("new/other"), source=saved)
+
+
+@pytest.mark.parametrize("place", ["/proc/xx", "file/xx"])
+def test_an_output_that_cannot_be_made_is_named_at_once(release, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    with pytest.raises(InputError, match=rf"^{place}/out cannot be made: .*; name another place$"):
+        save_release(Path(place) / "out", release)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_release_that_cannot_be_put_in_place_leaves_the_old_one(release, saved, monkeypatch):
+    before, rename = release_hash(saved), Path.rename
+
+    def fails(path, target):
+        if path.name.endswith(".partial"):
+            raise OSError("no such luck")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(InputError, match="cannot be written: no such luck"):
         save_release(saved, release, overwrite=True)
     assert release_hash(saved) == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
