@@ -3,16 +3,20 @@
 Read are `.safetensors` and PyTorch's zip archives (`.pth`, `.pt`, `.bin`), whole or in shards.
 """
 
+import contextlib
 import json
+import mmap
 import pickle
 import re
 import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 from safetensors import SafetensorError, safe_open
 
 from realisvsr_jax.errors import InputError
@@ -35,6 +39,9 @@ DTYPES = {
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
+
+
+MADV_POPULATE_READ = 22  # Linux's number, which Python has no name for
 
 
 class Tensor(NamedTuple):
@@ -78,7 +85,7 @@ def _safetensors(path: Path, mode: Literal["r", "c"]) -> Tensors:
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {first_sentence(error)}; {DAMAGED}") from error
     header.pop("__metadata__", None)
-    data = np.memmap(path, np.uint8, mode, offset=8 + length) if header else np.empty(0, np.uint8)
+    data = np.memmap(path, np.uint8, mode)[8 + length :]
     tensors = {}
     for name, entry in header.items():
         if entry["dtype"] not in DTYPES:
@@ -89,6 +96,19 @@ def _safetensors(path: Path, mode: Literal["r", "c"]) -> Tensors:
         value = data[first:last].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
         tensors[name] = Tensor(value, name, path)
     return tensors
+
+
+def prefetch(values: np.ndarray) -> None:
+    """Has the system read a mapped array's pages at once; one by one, as used, is far slower."""
+    root = values
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    if sys.platform != "linux" or not isinstance(root.base, mmap.mmap):
+        return
+    low, high = (bound - root.ctypes.data for bound in byte_bounds(values))
+    start = low - low % mmap.PAGESIZE
+    with contextlib.suppress(OSError):  # kernels before 5.14 do not know it
+        root.base.madvise(MADV_POPULATE_READ, start, high - start)
 
 
 def metadata(path: Path) -> dict[str, str]:

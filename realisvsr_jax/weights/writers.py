@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from realisvsr_jax.weights.readers import DTYPES
+from realisvsr_jax.weights.readers import DTYPES, prefetch
 
 log = logging.getLogger(__name__)
 
 SHARD_BYTES = 4 << 30
 PIECE_BYTES = 32 << 20
-BLOCK = 64
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -131,6 +131,7 @@ def _ahead(tasks: Iterator[Callable[[], Any]], most: int = 1) -> Iterator[Any]:
 
 def _values(piece: np.ndarray, tensor: Stored) -> memoryview:
     """The bytes of a piece on disk; what is not finite is counted."""
+    prefetch(piece)
     values = _contiguous(piece)
     wide = values if values.dtype.itemsize >= 4 else values.astype(np.float32)
     with np.errstate(all="ignore"):
@@ -141,18 +142,14 @@ def _values(piece: np.ndarray, tensor: Stored) -> memoryview:
 
 
 def _contiguous(piece: np.ndarray) -> np.ndarray:
-    """In C order; a transposed matrix by blocks, which is twice as fast as NumPy's way.
-
-    It is read in the order of its file first: a disk is far slower in any other.
-    """
+    """In C order; of a transposed matrix by OpenCV, which is several times as fast as NumPy."""
     if not _is_transposed(piece):
         return np.ascontiguousarray(piece)
-    piece = np.array(piece.T).T
-    rows, columns = piece.shape
+    # NumPy's memory comes in huge pages, OpenCV's own does not.
     out = np.empty(piece.shape, piece.dtype)
-    for i in range(0, rows, BLOCK):
-        for j in range(0, columns, BLOCK):
-            out[i : i + BLOCK, j : j + BLOCK] = piece[i : i + BLOCK, j : j + BLOCK]
+    size = piece.dtype.itemsize
+    bits = f"u{size}" if size < 4 else f"f{size}"
+    cv2.transpose(piece.T.view(bits), out.view(bits))
     return out
 
 
