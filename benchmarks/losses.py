@@ -23,7 +23,7 @@ from realisvsr_jax.errors import plain_messages, report
 from realisvsr_jax.evals import pages
 from realisvsr_jax.evals.ledger import Ledger
 from realisvsr_jax.sampling.validation import Validator
-from realisvsr_jax.training import checkpoint, run
+from realisvsr_jax.training import batches, checkpoint, run
 from realisvsr_jax.training.settings import TrainingConfig
 
 REFERENCE = "cpc"
@@ -71,7 +71,7 @@ def trained_scores(config: TrainingConfig, folder: Path) -> list[dict[str, float
     """Trains in `folder`; the scores of every validation pair."""
     run.train(config, folder)
     release = checkpoint.load_run(folder)
-    return Validator(run.validation_batches(config, release)).rows(release)
+    return Validator(batches.validation_batches(config, release)).rows(release)
 
 
 def markdown(tables: dict[str, Table]) -> str:

@@ -10,6 +10,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -59,18 +60,21 @@ def make_batches(
     start_step: int = 0,
     num_steps: int,
     clips: Sequence[SourceClip] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Batches for steps start_step … start_step + num_steps.
 
     Each has `gt` uint8 [B, T, H, W, 3], `lq` uint8 [B, T, H/scale, W/scale, 3], `index` [B], and
-    lists of strings: `caption` and `clip` (its path), a string a pair, and `replaced`, why clips
-    had to be replaced by others. `clips` are those of the sources, which are indexed anew
-    without it. Raises InputError for sources without a clip of a bucket's size, for sizes that
+    lists with one entry a pair: `caption` and `clip` (its path), strings, and `replaced`, a list of
+    the reasons why clips had to be replaced by others. `clips` are those of the sources, which are indexed anew
+    without it. `rows` are the places in a batch that are wanted, in order; all without it. Raises InputError for sources without a clip of a bucket's size, for sizes that
     the scale does not divide, and where too many clips cannot be read.
     """
     pairs = PairMaker(config, index_clips(config.sources) if clips is None else clips)
-    size = config.batch_size
+    rows = range(config.batch_size) if rows is None else rows
+    size = len(rows)
     dataset = grain.MapDataset.range(start_step * size, (start_step + num_steps) * size)
+    dataset = dataset.map(functools.partial(_global_index, rows, config.batch_size))
     dataset = dataset.map(pairs).batch(size, batch_fn=_collate)
     options = grain.ReadOptions(num_threads=0 if config.workers else 1, prefetch_buffer_size=2)
     batches = dataset.to_iter_dataset(options)
@@ -81,6 +85,12 @@ def make_batches(
             grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=2)
         )
     return _until_closed(iter(batches))
+
+
+def _global_index(rows: Sequence[int], batch_size: int, number: int) -> int:
+    """A pair's index in the run, from its number among those that this process makes."""
+    step, place = divmod(int(number), len(rows))
+    return step * batch_size + rows[place]
 
 
 def _until_closed(batches: Any) -> Iterator[dict[str, Any]]:
@@ -171,9 +181,15 @@ class PairMaker:
 
 @functools.cache
 def _end_with_parent() -> None:
-    """In a worker process: ends it when the training process is gone, even by SIGKILL."""
+    """In a worker process: ends it when the training process is gone, even by SIGKILL.
+
+    Until then it goes on: a SIGTERM to all processes is the training's to answer, which may
+    have to take one more step with the others.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
         def wait() -> None:
             parent.join()
@@ -191,5 +207,6 @@ def _collate(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     batch: dict[str, Any] = {
         name: np.stack([pair[name] for pair in pairs]) for name in ("gt", "lq", "index")
     }
-    batch |= {name: [pair[name] for pair in pairs] for name in ("caption", "clip")}
-    return batch | {"replaced": [reason for pair in pairs for reason in pair["replaced"]]}
+    return batch | {
+        name: [pair[name] for pair in pairs] for name in ("caption", "clip", "replaced")
+    }

@@ -139,13 +139,14 @@ def read_batches(
     seed: int,
     start_step: int = 0,
     num_steps: int | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Batches for steps start_step, start_step + 1, …; each a pure function of (seed, step).
 
     Clips are drawn with replacement between steps, without within one. Pairs are cropped, at
     random and in space and time, to the step's bucket: pixels to one of `buckets` (T, H, W),
     which the scale divides, latents to one of `latent_buckets` (t, h, w). Beside both arrays,
-    `clip` names the pairs. Raises InputError where a shard is smaller than the bucket or the
+    `clip` names the pairs. `rows` are the places in a batch that are wanted. Raises InputError where a shard is smaller than the bucket or the
     batch.
     """
     shards = open_shards(folder)
@@ -158,31 +159,47 @@ def read_batches(
         clips = len(next(iter(shard.values())))
         if clips < batch_size:
             raise InputError(f"{folder}: a shard has {clips} clips, the batch takes {batch_size}")
-        rows = np.sort(rng.choice(clips, batch_size, replace=False))
+        drawn = np.sort(rng.choice(clips, batch_size, replace=False))
         bucket = buckets[int(rng.integers(len(buckets)))]
-        batch = _cropped([shard[name] for name in names], rows, bucket, rng, folder)
-        pairs = [f"{shard_path(folder, number)} pair {row}" for row in rows]
+        pair = [shard[name] for name in names]
+        starts = _starts(pair, batch_size, bucket, rng, folder)
+        wanted = list(range(batch_size) if rows is None else rows)
+        batch = _cropped(pair, drawn[wanted], starts[wanted], bucket)
+        pairs = [f"{shard_path(folder, number)} pair {row}" for row in drawn[wanted]]
         yield dict(zip(names, batch)) | {"clip": pairs}
         step += 1
 
 
-def _cropped(
+def _starts(
     pair: Sequence[np.ndarray],
-    rows: np.ndarray,
+    count: int,
     bucket: Bucket,
     rng: np.random.Generator,
     folder: str | Path,
-) -> list[np.ndarray]:
-    """`rows` of both arrays, each clip at a random place that keeps the pair aligned."""
+) -> np.ndarray:
+    """Where `count` clips of a pair of arrays are cropped, [count, 3], so that they stay aligned.
+
+    Drawn for every clip of a batch, so that a clip's does not depend on who reads it.
+    """
     gt, lq = pair
     scale = gt.shape[2] // lq.shape[2]
     room = np.array(gt.shape[1:4], int) - bucket
     if (room < 0).any():
         raise InputError(f"{folder}: pairs of {gt.shape[1:4]} are smaller than bucket {bucket}")
     grain = np.array([1, scale, scale], int)
+    draws = [[rng.integers(1 + n) for n in room // grain] for _ in range(count)]
+    return np.array(draws, int) * grain
+
+
+def _cropped(
+    pair: Sequence[np.ndarray], rows: np.ndarray, starts: np.ndarray, bucket: Bucket
+) -> list[np.ndarray]:
+    """`rows` of both arrays, each clip from its start."""
+    gt, lq = pair
+    scale = gt.shape[2] // lq.shape[2]
+    grain = np.array([1, scale, scale], int)
     crops: tuple[list, list] = ([], [])
-    for row in rows:
-        start = np.array([rng.integers(1 + n) for n in room // grain]) * grain
+    for row, start in zip(rows, starts):
         crops[0].append(gt[row][_box(start, np.array(bucket))])
         crops[1].append(lq[row][_box(start // grain, np.array(bucket) // grain)])
     return [_full_width(np.stack(crop)) for crop in crops]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from realisvsr_jax import cluster
 from realisvsr_jax.resize import to_float
 from realisvsr_jax.sampling.solvers import initial_noise, solve
 from realisvsr_jax.training.objectives import enlarged
@@ -21,23 +22,23 @@ def preview_picture(release: Release, batch: dict[str, Any]) -> np.ndarray:
     Without a transformer the result is the VAE's round trip of the ground truth. `batch` is a
     training batch of pixels or of latents; of these the VAE's decodings are shown.
     """
-    rows = {name: jnp.asarray(value)[:ROWS] for name, value in batch.items()}
+    rows = {name: np.asarray(value)[:ROWS] for name, value in batch.items()}
     columns = _restored(release, rows) if release.model else _round_trip(release, rows)
-    pictures = [np.asarray(column[:, -1], np.float32) for column in columns]
+    pictures = [cluster.whole(column)[:, -1].astype(np.float32) for column in columns]
     page = np.concatenate([np.concatenate(list(picture)) for picture in pictures], axis=1)
     return np.rint((np.clip(page, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
-def _round_trip(release: Release, batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+def _round_trip(release: Release, batch: dict[str, np.ndarray]) -> tuple[jax.Array, ...]:
     @nnx.jit
-    def decode(vae, video):
-        return vae.decode_raw(vae.encode_moments(video)[0])
+    def run(vae, batch):
+        truth = to_float(batch["gt"])
+        return enlarged(batch), vae.decode_raw(vae.encode_moments(truth)[0]), truth
 
-    truth = to_float(batch["gt"])
-    return enlarged(batch), decode(release.vae, truth), truth
+    return run(release.vae, batch)
 
 
-def _restored(release: Release, batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+def _restored(release: Release, batch: dict[str, np.ndarray]) -> tuple[jax.Array, ...]:
     sampler = release.card.sampler
 
     @nnx.jit

@@ -26,9 +26,8 @@ class Validator:
         """`batches` as training's, of one pair each and all of one size, kept on the host."""
         self.batches = list(batches)
         self.lpips = load_lpips("alex")
-        self._restore = nnx.jit(_restored, static_argnums=(1, 2))
-        self._round_trip = nnx.jit(_round_trip)
-        self._score = jax.jit(self._scores)
+        self._restored = nnx.jit(self._score_restored, static_argnums=(1, 2))
+        self._round_trip = nnx.jit(self._score_round_trip)
 
     def __call__(self, release: Release, condition_scale: float = 1.0) -> Scores:
         """The means of `rows`."""
@@ -43,19 +42,31 @@ class Validator:
         """
         rows = []
         for number, batch in enumerate(self.batches):
-            arrays = {n: jnp.asarray(a) for n, a in batch.items() if isinstance(a, np.ndarray)}
-            truth = to_float(arrays["gt"])
+            # NumPy's, which every process of a run on a mesh may give to one program.
+            arrays = {n: a for n, a in batch.items() if isinstance(a, np.ndarray)}
             if release.model is None:
-                truth_again, low, low_again = self._round_trip(release.vae, arrays)
-                row = self._score(truth_again, truth)
-                row["psnr_low"] = _psnr(low_again, low)
+                row = self._round_trip(release.vae, arrays)
             else:
                 networks, sampler = (release.vae, release.model), release.card.sampler
-                seed = jnp.uint32(number)
-                restored = self._restore(networks, sampler, condition_scale, arrays, seed)
-                row = self._score(restored, truth)
+                row = self._restored(networks, sampler, condition_scale, arrays, np.uint32(number))
             rows.append({name: float(value) for name, value in row.items()})
         return rows
+
+    def _score_restored(
+        self,
+        networks: Any,
+        sampler: SamplerConfig,
+        condition_scale: float,
+        batch: dict[str, jax.Array],
+        seed: jax.Array,
+    ) -> dict[str, jax.Array]:
+        restored = _restored(networks, sampler, condition_scale, batch, seed)
+        return self._scores(restored, to_float(batch["gt"]))
+
+    def _score_round_trip(self, vae: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        truth_again, low, low_again = _round_trip(vae, batch)
+        scores = self._scores(truth_again, to_float(batch["gt"]))
+        return scores | {"psnr_low": _psnr(low_again, low)}
 
     def _scores(self, restored: Video, truth: Video) -> dict[str, jax.Array]:
         frames = (-1, *truth.shape[2:])

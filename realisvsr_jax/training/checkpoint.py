@@ -2,10 +2,12 @@
 
 RUN/run.json       the configuration, the initial release and its hash, the code's commit
 RUN/init/          the initial release, where the run drew or composed one
+RUN/programs/      compiled programs, on an accelerator
 RUN/checkpoints/   Orbax, one folder a step: parameters, moments, average, step
 RUN/metrics.jsonl  one line a step
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,21 +20,25 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-from realisvsr_jax import settings
+from realisvsr_jax import cluster, settings
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.files import replacing
 from realisvsr_jax.training import networks
 from realisvsr_jax.training.settings import LogConfig, TrainingConfig
 from realisvsr_jax.training.state import TrainState, init_state, make_optimizer, partition
+from realisvsr_jax.weights.assembly import Placement
 from realisvsr_jax.weights.release import (
     RUN_FILE,
     Release,
     is_release,
+    load_card,
     load_release,
     release_hash,
     save_release,
 )
 
+PROGRAMS = "programs"
+FETCHING = 4 * 3600  # seconds that the first process has for the initial weights, of several
 # What may change between two starts of one run: none of it alters a step's result, but for
 # the rounding of sums, whose order `mesh` and `accumulate` change.
 MAY_CHANGE = (
@@ -100,9 +106,13 @@ class Checkpoints:
             ) from error
         return TrainState(**tree)
 
+    def wait(self) -> None:
+        """Returns when no save is under way."""
+        self.manager.wait_until_finished()
+
     def close(self) -> None:
         """Waits for a save under way."""
-        self.manager.wait_until_finished()
+        self.wait()
         self.manager.close()
 
 
@@ -139,7 +149,7 @@ def check_folder(folder: Path, config: TrainingConfig) -> None:
     if not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f"--workdir: {place} may not be written; name another folder")
     # What a run leaves that is killed before run.json is there.
-    left = {".init.partial", f".{RUN_FILE}.partial"}
+    left = {".init.partial", f".{RUN_FILE}.partial", PROGRAMS}
     left |= {"init"} if is_release(folder / "init") else set()
     others = sorted(set(os.listdir(folder)) - left) if place is folder else []
     if others:
@@ -161,23 +171,38 @@ def saved_steps(folder: Path) -> tuple[int | None, int | None]:
 
 
 def open_run(
-    folder: Path, config: TrainingConfig, approve: Callable[[Release], None] = lambda _: None
+    folder: Path,
+    config: TrainingConfig,
+    approve: Callable[[Release], None] = lambda _: None,
+    placement: Placement | None = None,
 ) -> Release:
     """Starts a RUN folder, or goes on with one; returns the initial release.
 
-    `approve` may raise, and then nothing is written. Raises InputError as `check_folder` does.
+    `approve` may raise, and then nothing is written. With `placement`, every process reads the
+    parts of its own devices from what the first one wrote. Raises InputError as `check_folder`
+    does.
     """
     check_folder(folder, config)
-    path = folder / RUN_FILE
-    if path.exists():
-        release = _initial_release(folder, config)
+    cluster.wait_for_all("the check of the RUN folder")
+    release = None
+    if cluster.is_first() and not (folder / RUN_FILE).exists():
+        with networks.on_host() if placement else contextlib.nullcontext():
+            release = networks.initial_release(config)
+            approve(release)
+            _start(folder, config, release)
+    cluster.wait_for_all("fetching and writing the initial weights", FETCHING)
+    if release is None or placement:
+        release = None  # before the same is read again
+        release = _initial_release(folder, config, placement)
         approve(release)
-        return release
-    release = networks.initial_release(config)
-    approve(release)
+    return release
+
+
+def _start(folder: Path, config: TrainingConfig, release: Release) -> None:
+    """Writes what makes `folder` a RUN."""
     folder.mkdir(parents=True, exist_ok=True)
     init = networks.weights_path(config.init).absolute() if config.init else None
-    by_reference = not (config.init_vae or config.prompt_cache) and init and is_release(init)
+    by_reference = not (config.init_vae or config.prompt_cache) and init and is_complete(init)
     if not by_reference:
         init = folder / "init"
         save_release(init, release, overwrite=True)
@@ -188,9 +213,14 @@ def open_run(
         "init_sha256": release_hash(init),
         "commit": commit(),
     }
-    with replacing(path) as partial:
+    with replacing(folder / RUN_FILE) as partial:
         partial.write_text(json.dumps(run, indent=1) + "\n")
-    return release
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a release has a control branch, so that nothing is drawn when it is read."""
+    model = load_card(folder).model if is_release(folder) else None
+    return model is not None and model.cpc is not None
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -235,10 +265,12 @@ def load_run(folder: str | Path) -> Release:
     return release
 
 
-def _initial_release(folder: Path, config: TrainingConfig) -> Release:
+def _initial_release(
+    folder: Path, config: TrainingConfig, placement: Placement | None = None
+) -> Release:
     """What the run started from: all that it composed is in its initial folder."""
     composed = dataclasses.replace(config, init_vae="", prompt_cache="")
-    return networks.complete(load_release(_initial_folder(folder)), composed)
+    return networks.complete(load_release(_initial_folder(folder), placement), composed)
 
 
 def _initial_folder(folder: Path) -> Path:
@@ -246,7 +278,7 @@ def _initial_folder(folder: Path) -> Path:
     init = folder / run["init"]
     if not init.is_dir():
         raise InputError(f"{folder} needs its initial release {init}, which is gone")
-    if release_hash(init) != run["init_sha256"]:
+    if cluster.is_first() and release_hash(init) != run["init_sha256"]:
         raise InputError(f"{init} has changed since {folder} was started from it")
     return init
 

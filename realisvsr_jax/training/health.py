@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
+from realisvsr_jax import cluster
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.training.settings import HealthConfig
 
@@ -21,6 +22,8 @@ class Health:
         self.skipped: list[tuple[int, Sequence[str]]] = []  # step and clips, in a row
         self.pairs, self.replaced = 0, 0
         self.unreadable: set[str] = set()
+        stalled = 0.0 if cluster.is_alone() else config.stalled_seconds
+        self.watchdog = cluster.Watchdog(stalled, "a step")
 
     @property
     def sound(self) -> bool:
@@ -28,14 +31,21 @@ class Health:
         return not self.skipped
 
     def check(
-        self, step: int, finite: bool, pairs: int, clips: Sequence[str], replaced: Sequence[str]
+        self,
+        step: int,
+        finite: bool,
+        pairs: int,
+        clips: Sequence[str],
+        replaced: Sequence[str],
+        failed: int | None = None,
     ) -> None:
         """Judges a step that is done.
 
         `clips` are those of its batch, `replaced` the reasons why some of its `pairs` were
-        made from others.
+        made from others. Both are this process's; `failed` is how many reasons all have,
+        without it as many as `replaced`.
         """
-        self._check_data(pairs, replaced)
+        self._check_data(pairs, replaced, len(replaced) if failed is None else failed)
         if finite:
             self.skipped = []
             return
@@ -44,9 +54,9 @@ class Health:
         if len(self.skipped) >= self.config.skipped_steps:
             raise InputError(self._not_finite())
 
-    def _check_data(self, pairs: int, replaced: Sequence[str]) -> None:
+    def _check_data(self, pairs: int, replaced: Sequence[str], failed: int) -> None:
         self.pairs += pairs
-        self.replaced += len(replaced)
+        self.replaced += failed
         for reason in replaced:
             if reason not in self.unreadable:
                 self.unreadable.add(reason)

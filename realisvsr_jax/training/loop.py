@@ -1,5 +1,6 @@
 """Steps in order: dispatch step n, then read what step n − 1 measured."""
 
+import dataclasses
 import json
 import logging
 import resource
@@ -17,6 +18,7 @@ from realisvsr_jax.training.health import Health
 from realisvsr_jax.training.settings import LogConfig
 from realisvsr_jax.training.state import TrainState
 from realisvsr_jax.training.step import Metrics
+from realisvsr_jax.training.together import Together
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,23 @@ Callback = tuple[int, Callable[[TrainState], None]]
 NOTES = ("clip", "replaced")
 
 
-class Journal:
+class Quiet:
+    """The journal of a process that leaves the writing to another."""
+
+    def record(self, step: int, metrics: Metrics, clips: int, waited: float) -> None:
+        """Nothing."""
+
+    def validated(self, step: int, scores: dict[str, dict[str, float]]) -> None:
+        """Nothing."""
+
+    def picture(self, name: str, step: int, pixels: np.ndarray) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Journal(Quiet):
     """Losses to `metrics.jsonl`, everything to TensorBoard, now and then a line to the log.
 
     The file holds only what is a function of the state, so that steps repeated after a resume
@@ -108,52 +126,83 @@ class Journal:
         self.board.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What of every batch is this process's, and how it acts with the others.
+
+    `place` puts a batch's arrays where the step wants them. `counted` tells for each pair that it
+    reads whether it answers for it; None: for all.
+    """
+
+    place: Callable[[Any], Any] = lambda arrays: arrays
+    together: Together = dataclasses.field(default_factory=Together)
+    counted: Sequence[bool] | None = None
+
+
 def run_steps(
     state: TrainState,
     step_function: StepFunction,
     frozen: Any,
     batches: Iterable[dict[str, Any]],
-    journal: Journal,
+    journal: Quiet,
     health: Health,
     callbacks: Sequence[Callback] = (),
     stop: Callable[[], bool] = lambda: False,
-    place: Callable[[Any], Any] = lambda arrays: arrays,
+    share: Share = Share(),
 ) -> TrainState:
     """Trains on every batch and returns the last state, early once `stop()` is true.
 
-    `place` puts a batch's arrays where the step wants them.
-
-    When a callback is called, `health` has judged every step before it.
+    Several processes end behind the same step, the one after any of them was asked to. When a
+    callback is called, `health` has judged every step before it.
     """
     step = int(state.step)
+    alone = share.together.alone
     pending: tuple[Any, ...] | None = None
+    stopped = False
 
     def settle() -> None:
-        nonlocal pending
+        nonlocal pending, stopped
         if pending is None:
             return
-        done, metrics, notes, pairs, waited = pending
+        done, metrics, notes, pairs, waited, said = pending
         pending = None
-        replaced = notes["replaced"]
-        journal.record(done, metrics | {"replaced": len(replaced)}, pairs, waited)
-        health.check(done, not float(metrics.get("skipped", 0.0)), pairs, notes["clip"], replaced)
+        stopped, failed = said()
+        journal.record(done, metrics | {"replaced": failed}, pairs, waited)
+        finite = not float(metrics.get("skipped", 0.0))
+        health.check(done, finite, pairs, notes["clip"], notes["replaced"], failed)
 
-    for batch, waited in _timed(batches, stop):
-        notes = {name: batch.get(name) or [] for name in NOTES}
-        arrays = {name: array for name, array in batch.items() if name not in NOTES}
-        state, metrics = step_function(state, frozen, place(arrays))
+    health.watchdog.alive()
+    for batch, waited in _timed(batches, stop if alone else lambda: False):
+        notes, failed = _notes(batch, share.counted)
+        arrays = share.place({name: array for name, array in batch.items() if name not in NOTES})
+        state, metrics = step_function(state, frozen, arrays)
+        said = share.together.say(stop(), failed)
         settle()
-        pending = (step, metrics, notes, len(arrays["position"]), waited)
+        health.watchdog.alive()
+        pending = (step, metrics, notes, arrays["position"].shape[0], waited, said)
         step += 1
         due = [callback for interval, callback in callbacks if interval and step % interval == 0]
         if due:
             settle()
         for callback in due:
             callback(state)
-        if stop():
+        if stopped or (alone and stop()):
             break
     settle()
-    return jax.block_until_ready(state)
+    state = jax.block_until_ready(state)
+    health.watchdog.stop()
+    return state
+
+
+def _notes(
+    batch: dict[str, Any], counted: Sequence[bool] | None
+) -> tuple[dict[str, list[str]], int]:
+    """Clips and reasons of a batch, and how many reasons this process answers for."""
+    replaced = batch.get("replaced") or []
+    counted = [True] * len(replaced) if counted is None else counted
+    failed = sum(len(reasons) for reasons, ours in zip(replaced, counted) if ours)
+    reasons = [reason for pair in replaced for reason in pair]
+    return {"clip": batch.get("clip") or [], "replaced": reasons}, failed
 
 
 def _timed(

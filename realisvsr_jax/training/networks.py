@@ -1,6 +1,8 @@
 """The networks a run starts from: drawn at random, or taken from a release."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -46,6 +48,18 @@ def load_weights(name: str, text: bool = True) -> Release:
         return load_release(path) if is_release(path) else importing.load_checkpoint(path, text)
     except InputError as error:
         raise InputError(f"init: {error}") from error
+
+
+@contextlib.contextmanager
+def on_host() -> Iterator[None]:
+    """What is made in the block lies in the host's memory, if JAX may use the CPU."""
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
+        yield
+        return
+    with jax.default_device(host):
+        yield
 
 
 def initial_release(config: TrainingConfig) -> Release:

@@ -1,6 +1,7 @@
 """One training run from its settings: wires networks, objective, data, checkpoints and loop."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,14 +12,22 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from realisvsr_jax.data import pipeline, precomputed
-from realisvsr_jax.data.sources import SourceClip, index_clips
+from realisvsr_jax import cluster
+from realisvsr_jax.data.sources import SourceClip
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.evals.perceptual import load_lpips
 from realisvsr_jax.training import checkpoint, networks, sharding
+from realisvsr_jax.training.batches import (
+    Clips,
+    batch_shapes,
+    find_clips,
+    make_data,
+    validation_batches,
+)
 from realisvsr_jax.training.health import Health
-from realisvsr_jax.training.loop import NOTES, Callback, Journal, run_steps
+from realisvsr_jax.training.loop import NOTES, Callback, Journal, Quiet, Share, run_steps
 from realisvsr_jax.training.objectives import RestorationObjective, VAEObjective
+from realisvsr_jax.training.programs import BucketPrograms
 from realisvsr_jax.training.settings import TrainingConfig
 from realisvsr_jax.training.state import (
     Partition,
@@ -31,12 +40,12 @@ from realisvsr_jax.training.state import (
 )
 from realisvsr_jax.training.step import make_train_step
 from realisvsr_jax.training.termination import Terminated, Termination
+from realisvsr_jax.training.together import Together
 from realisvsr_jax.weights.release import Release, check_dtype, is_release, save_release
 
 log = logging.getLogger(__name__)
 
 HIGHER_IS_BETTER = {"psnr": True, "lpips": False}
-_DROPOUT = 3  # what a generator is for; the data pipeline has 1 and 2
 STATISTICS_BATCHES = 16  # over which a new VAE's latent mean and deviation are measured
 
 
@@ -59,14 +68,6 @@ class Hooks:
     termination: Termination = dataclasses.field(default_factory=Termination)
 
 
-@dataclasses.dataclass(frozen=True)
-class Clips:
-    """The indexed sources of training and of validation; None where they are not needed."""
-
-    training: Sequence[SourceClip] | None = None
-    validation: Sequence[SourceClip] | None = None
-
-
 def train(
     config: TrainingConfig, folder: Path, export: Path | None = None, hooks: Hooks = Hooks()
 ) -> str:
@@ -77,8 +78,10 @@ def train(
     go on, and Terminated, with the state saved, once `hooks.termination` was asked for. Settings,
     folder and data are checked before anything is written.
     """
+    cluster.check_joined()
     mesh = check(config)
     checkpoint.check_folder(folder, config)
+    cluster.keep_programs(folder / checkpoint.PROGRAMS)
     newest, best = checkpoint.saved_steps(folder)
     if export and export.exists():
         if newest != config.steps or not is_release(export):
@@ -89,13 +92,13 @@ def train(
         check_export(config, best)
     clips = Clips() if newest == config.steps else find_clips(config)
     log.info("%s: preparing the networks", folder)
-    release = checkpoint.open_run(folder, config, lambda r: check_prompts(config, r, clips))
+    release = checkpoint.open_run(
+        folder, config, lambda r: check_prompts(config, r, clips), sharding.placement(mesh)
+    )
     trained = release.vae if config.task == "vae" else release.model
     assert trained is not None
     parts, params = partition(trained, config.parameters)
-    state = init_state(params, make_optimizer(config.optimizer, config.steps))
-    where = sharding.of_train_state(state, mesh) if mesh else None
-    state = sharding.place(state, where)
+    state = _initial_state(params, config, mesh)
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", config.log)
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state)
@@ -110,6 +113,15 @@ def train(
         _export(config, export, parts, state, release, clips)
     checkpoints.close()
     return digest
+
+
+def _initial_state(params: dict[str, Any], config: TrainingConfig, mesh: Mesh | None) -> TrainState:
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    if mesh is None:
+        return init_state(params, optimizer)
+    start = functools.partial(init_state, optimizer=optimizer)
+    where = sharding.of_train_state(jax.eval_shape(start, params), mesh)
+    return jax.jit(start, out_shardings=where)(params)
 
 
 def check(config: TrainingConfig) -> Mesh | None:
@@ -141,26 +153,6 @@ def check_export(config: TrainingConfig, best: int | None) -> None:
             "release.checkpoint is 'best', but without validation no checkpoint has a score; set "
             "validation.every, or take 'last'"
         )
-
-
-def find_clips(config: TrainingConfig) -> Clips:
-    """Indexes all that a run will read; raises InputError for what it could not train with."""
-    training = validation = None
-    if config.precomputed:
-        precomputed.open_shards(config.precomputed)
-    else:
-        training = index_clips(config.data.sources)
-        pipeline.PairMaker(config.data, training)
-    if config.validation.every:
-        data = _validation_data(config)
-        try:
-            validation = index_clips(data.sources)
-            pipeline.PairMaker(data, validation)
-        except InputError as error:
-            reason = str(error).replace("data.sources", "validation.sources")
-            reason = reason.replace("data.buckets", "validation.bucket")
-            raise InputError(reason) from error
-    return Clips(training, validation)
 
 
 def check_prompts(config: TrainingConfig, release: Release, clips: Clips) -> None:
@@ -203,9 +195,8 @@ def _take_steps(
         ema_decay=config.optimizer.ema_decay,
         shardings=sharding.of_train_state(state, mesh) if mesh else None,
     )
-    journal = Journal(
-        folder, config.log, config.steps, learning_rate(config.optimizer, config.steps)
-    )
+    rate = learning_rate(config.optimizer, config.steps)
+    journal = Journal(folder, config.log, config.steps, rate) if cluster.is_first() else Quiet()
     health = Health(config.health, checkpoints.latest_step)
 
     def save(state: TrainState, score: float | None = None) -> None:
@@ -221,16 +212,28 @@ def _take_steps(
         show = _preview_callback(config, hooks.preview, journal, parts, release, clips.training)
         callbacks.append((config.log.preview_every, show))
     callbacks.append((config.log.save_every, save))
-    batches = make_data(config, release, int(state.step), clips=clips.training)
-    log.info("training; the first step of each bucket compiles, which can take minutes")
+    step = int(state.step)
+    rows = sharding.rows(config.data.batch_size, mesh)
+    batches = make_data(config, release, step, clips=clips.training, rows=rows.wanted)
+    shapes = batch_shapes(config, release, step, mesh)
+    log.info("training; %d programs are compiled, which can take minutes", len(shapes))
+    programs = BucketPrograms(step_function, state, frozen, shapes, mesh)
+    share = Share(
+        sharding.placing(config.data.batch_size, mesh),
+        Together(mesh),
+        [row in rows.counted for row in rows.wanted],
+    )
+    hooks.termination.shared = not cluster.is_alone()
     hooks.termination.patient = True
-    place = sharding.placing(mesh)
     state = run_steps(
-        state, step_function, frozen, batches, journal, health, callbacks, hooks.termination, place
+        state, programs, frozen, batches, journal, health, callbacks, hooks.termination, share
     )
     done = int(state.step) == config.steps
     if done or health.sound:
         checkpoints.save(state)
+    checkpoints.wait()
+    # Schedulers may end the others when the first one leaves.
+    cluster.wait_for_all("the last checkpoint")
     hooks.termination.patient = False
     journal.close()
     if not done:
@@ -260,7 +263,7 @@ def _objective(config: TrainingConfig, parts: Partition, release: Release) -> tu
 def _validation_callback(
     config: TrainingConfig,
     score: Callable[[Release, float], Scores],
-    journal: Journal,
+    journal: Quiet,
     parts: Partition,
     release: Release,
     save: Callable[[TrainState, float | None], None],
@@ -280,36 +283,10 @@ def _validation_callback(
     return validate
 
 
-def validation_batches(
-    config: TrainingConfig, release: Release, clips: Sequence[SourceClip] | None = None
-) -> Iterator[dict[str, Any]]:
-    """The pairs of `config.validation`, one a batch: always the same ones, as training's are.
-
-    `clips` are those of its sources, which are indexed anew without it.
-    """
-    alone = dataclasses.replace(
-        config, data=_validation_data(config), precomputed="", caption_dropout=0.0
-    )
-    return make_data(alone, release, 0, num_steps=config.validation.clips, clips=clips)
-
-
-def _validation_data(config: TrainingConfig) -> pipeline.DataConfig:
-    wanted = config.validation
-    return dataclasses.replace(
-        config.data,
-        sources=wanted.sources,
-        buckets=(wanted.bucket,),
-        batch_size=1,
-        seed=wanted.seed,
-        workers=0,
-        horizontal_flip=False,
-    )
-
-
 def _preview_callback(
     config: TrainingConfig,
     preview: Callable[[Release, dict[str, Any]], np.ndarray],
-    journal: Journal,
+    journal: Quiet,
     parts: Partition,
     release: Release,
     clips: Sequence[SourceClip] | None,
@@ -324,53 +301,6 @@ def _preview_callback(
         journal.picture("input-result-truth", int(state.step), picture)
 
     return show
-
-
-def make_data(
-    config: TrainingConfig,
-    release: Release,
-    start_step: int,
-    num_steps: int | None = None,
-    clips: Sequence[SourceClip] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Batches for the steps that are left: clips, positions and, for restoration, text.
-
-    Beside these arrays the lists of `loop.NOTES`. `clips` are those of the sources, which are
-    indexed anew without it.
-    """
-    steps = config.steps - start_step if num_steps is None else num_steps
-    if config.precomputed:
-        assert release.card.vae is not None
-        batches = precomputed.read_batches(
-            config.precomputed,
-            config.data.batch_size,
-            config.data.buckets,
-            latent_buckets=[release.card.vae.latent_size(b) for b in config.data.buckets],
-            seed=config.seed,
-            start_step=start_step,
-            num_steps=steps,
-        )
-    else:
-        batches = pipeline.make_batches(
-            config.data, start_step=start_step, num_steps=steps, clips=clips
-        )
-    size = config.data.batch_size
-    for step, batch in enumerate(batches, start_step):
-        captions = batch.pop("caption", None) or [""] * size
-        batch.pop("index", None)
-        batch["position"] = np.arange(size, dtype=np.uint32)
-        if release.prompts is not None:
-            prompts = _shown(config, captions, range(step * size, (step + 1) * size))
-            batch["text"] = np.stack([release.prompts.lookup(prompt) for prompt in prompts])
-        yield batch
-
-
-def _shown(config: TrainingConfig, captions: Sequence[str], indices: range) -> list[str]:
-    """The prompt of each pair: its caption, or the empty one for a share drawn by its index."""
-    if not config.captions:
-        return [""] * len(captions)
-    draws = [np.random.default_rng([config.seed, _DROPOUT, index]).random() for index in indices]
-    return ["" if u < config.caption_dropout else c for u, c in zip(draws, captions)]
 
 
 def _with(
@@ -400,7 +330,9 @@ def _export(
     release: Release,
     clips: Clips,
 ) -> None:
-    release = _with(config, parts, state.ema, release)
+    release = _gathered(_with(config, parts, state.ema, release))
+    if not cluster.is_first():
+        return
     if config.task == "vae":
         assert release.vae is not None
         assert release.card.vae is not None
@@ -413,3 +345,11 @@ def _export(
     release.card = dataclasses.replace(card, commit=checkpoint.commit())
     save_release(folder, release, model_dtype=config.release.model_dtype)
     log.info("wrote the release %s", folder)
+
+
+def _gathered(release: Release) -> Release:
+    """With networks that the first process can write."""
+    if cluster.is_alone():
+        return release
+    vae, model = (part and sharding.gathered(part) for part in (release.vae, release.model))
+    return dataclasses.replace(release, vae=vae, model=model)

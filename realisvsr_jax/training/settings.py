@@ -98,11 +98,13 @@ class HealthConfig:
     """When a run stops by itself.
 
     `skipped_steps`: after so many steps in a row whose loss or gradient was not finite.
-    `unreadable`: when more than this share of the pairs had to be replaced.
+    `unreadable`: when more than this share of the pairs had to be replaced. `stalled_seconds`:
+    when, of several processes, one has waited so long for a step, compilations included; 0: never.
     """
 
     skipped_steps: int = 3
     unreadable: float = 0.05
+    stalled_seconds: float = 3600.0
 
 
 @dataclass(frozen=True)

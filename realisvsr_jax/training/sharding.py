@@ -6,15 +6,18 @@ is enough (Shoeybi et al. 2019).
 """
 
 import contextlib
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from realisvsr_jax import cluster
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.mesh import BATCH, FSDP, TENSOR, MeshConfig, make_mesh
 
@@ -129,14 +132,91 @@ def place_frozen(frozen: Mapping[str, Any], mesh: Mesh | None) -> Mapping[str, A
 
 
 def place(values: Any, where: Any) -> Any:
-    """`values` on the devices that `where`, their shardings, says; as they are if it is None."""
-    return values if where is None else jax.device_put(values, where)
+    """`values` on the devices that `where`, their shardings, says; as they are if it is None.
+
+    Every process has all values and keeps the parts of its own devices.
+    """
+    if where is None:
+        return values
+    if jax.process_count() == 1:
+        return jax.device_put(values, where)
+    if isinstance(where, NamedSharding):
+        where = jax.tree.map(lambda _: where, values)
+    return jax.tree.map(_placed, values, where)
 
 
-def placing(mesh: Mesh | None) -> Callable[[Any], Any]:
-    """Puts a batch's arrays on the devices that will use them."""
-    where = batch(mesh) if mesh else None
-    return lambda arrays: place(arrays, where)
+def _placed(value: Any, where: NamedSharding) -> jax.Array:
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return jax.device_put(value, where)
+    host = np.asarray(value)
+    return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The places in a batch that this process reads, in order, and those that it answers for.
+
+    Devices along the sequence see the same clips; where they belong to several processes, each
+    reads them and the first one counts them.
+    """
+
+    wanted: tuple[int, ...]
+    counted: tuple[int, ...]
+
+
+def rows(batch_size: int, mesh: Mesh | None) -> Rows:
+    """This process's share of every batch."""
+    everyone = tuple(range(batch_size))
+    if mesh is None or jax.process_count() == 1:
+        return Rows(everyone, everyone)
+    owner: dict[int, int] = {}
+    mine: set[int] = set()
+    for device, index in batch(mesh).devices_indices_map((batch_size,)).items():
+        for row in everyone[index[0]]:
+            owner.setdefault(row, device.process_index)  # devices come in the mesh's order
+            if device.process_index == jax.process_index():
+                mine.add(row)
+    wanted = tuple(sorted(mine))
+    return Rows(wanted, tuple(row for row in wanted if owner[row] == jax.process_index()))
+
+
+def placing(batch_size: int, mesh: Mesh | None) -> Callable[[Any], Any]:
+    """Puts a batch's arrays, this process's rows of them, on the devices that will use them."""
+    if mesh is None or jax.process_count() == 1:
+        where = batch(mesh) if mesh else None
+        return lambda arrays: place(arrays, where)
+    where, at = batch(mesh), {row: i for i, row in enumerate(rows(batch_size, mesh).wanted)}
+
+    def put(array: Any) -> jax.Array:
+        def part(index: Any) -> Any:
+            chosen = range(batch_size)[index[0]]
+            return array[at[chosen[0]] : at[chosen[-1]] + 1]
+
+        shape = (batch_size, *array.shape[1:])
+        return jax.make_array_from_callback(shape, where, part)
+
+    return lambda arrays: jax.tree.map(put, arrays)
+
+
+def placement(mesh: Mesh | None) -> Callable[[tuple[Any, ...], Shape], NamedSharding] | None:
+    """Where a parameter goes as it is read, by its path and shape; None on one device."""
+    if mesh is None:
+        return None
+    return lambda path, shape: NamedSharding(mesh, spec("/".join(map(str, path)), shape, mesh))
+
+
+def gathered(network: Any) -> Any:
+    """The network with its parameters whole on the host; every process has to call this.
+
+    What only the first process needs, the others let go of.
+    """
+    graph, state = nnx.split(network)
+
+    def on_host(_: Any, leaf: Any) -> Any:
+        array = cluster.whole(leaf.get_value())
+        return leaf.replace(array if cluster.is_first() else np.zeros((), array.dtype))
+
+    return nnx.merge(graph, nnx.map_state(on_host, state))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 from optax import contrib
 
+from realisvsr_jax import cluster
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.training.settings import OptimizerConfig
 
@@ -20,12 +21,15 @@ from realisvsr_jax.training.settings import OptimizerConfig
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """`params` and `ema` map a parameter's path ('cpc/out/kernel') to its float32 array."""
+    """`params` and `ema` map a parameter's path ('cpc/out/kernel') to its float32 array.
 
-    step: jax.Array
-    params: dict[str, jax.Array]
+    Where a program is only compiled, shapes stand in the places of arrays.
+    """
+
+    step: Any
+    params: dict[str, Any]
     opt_state: Any
-    ema: dict[str, jax.Array]
+    ema: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +162,7 @@ def state_hash(state: TrainState) -> str:
     }
     digest = hashlib.sha256()
     for path, leaf in sorted(leaves.items()):
-        array = np.asarray(leaf)
+        array = cluster.whole(leaf)
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
         digest.update(f"{path} {array.dtype.name} {array.shape}".encode())
         digest.update(np.ascontiguousarray(little).tobytes())

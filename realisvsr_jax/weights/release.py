@@ -22,7 +22,7 @@ from realisvsr_jax.sampling.solvers import SamplerConfig
 from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.text.umt5 import UMT5Config
 from realisvsr_jax.vae.wan_vae import VAEConfig, WanVAE
-from realisvsr_jax.weights.assembly import build, stored
+from realisvsr_jax.weights.assembly import Placement, build, stored
 from realisvsr_jax.weights.readers import Tensors, read_tensors
 from realisvsr_jax.weights.writers import Stored, save_tensors
 
@@ -267,25 +267,28 @@ def load_card(folder: str | Path) -> ReleaseCard:
         raise InputError(f"{path}: {error}") from error
 
 
-def load_vae(folder: str | Path) -> WanVAE:
-    """The VAE of a release folder alone; errors as in `load_release`."""
+def load_vae(folder: str | Path, placement: Placement | None = None) -> WanVAE:
+    """The VAE of a release folder alone; `placement` and errors as in `load_release`."""
     folder = Path(folder)
     config = load_card(folder).vae
     if config is None:
         raise InputError(f"{folder} has no VAE")
-    return build(lambda: WanVAE(config, rngs=nnx.Rngs(0)), part(folder, "vae"), folder)
+    return build(lambda: WanVAE(config, rngs=nnx.Rngs(0)), part(folder, "vae"), folder, placement)
 
 
-def load_release(folder: str | Path) -> Release:
-    """Loads a release folder; tensors that are missing, extra or misshapen are an InputError."""
+def load_release(folder: str | Path, placement: Placement | None = None) -> Release:
+    """Loads a release folder; tensors that are missing, extra or misshapen are an InputError.
+
+    With `placement`, a process reads the slices of its own devices (see `assembly.build`).
+    """
     folder = Path(folder)
     card = load_card(folder)
     release = Release(card)
     if card.vae is not None:
-        release.vae = load_vae(folder)
+        release.vae = load_vae(folder, placement)
     if (config := card.model) is not None:
         constructor = lambda: RealisVSR(config, rngs=nnx.Rngs(0))  # noqa: E731
-        release.model = build(constructor, part(folder, "model"), folder)
+        release.model = build(constructor, part(folder, "model"), folder, placement)
         cache, size = folder / PROMPTS, (config.dit.text_length, config.dit.text_dim)
         has_cache = cache.is_file()
         release.prompts = PromptCache.load(cache, *size) if has_cache else PromptCache({}, *size)

@@ -16,7 +16,7 @@ from realisvsr_jax.data import pipeline
 from realisvsr_jax.data.sources import index_clips
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.resize import to_float
-from realisvsr_jax.training import checkpoint, run
+from realisvsr_jax.training import batches, checkpoint, run
 from realisvsr_jax.training.settings import (
     HealthConfig,
     ReleaseConfig,
@@ -183,7 +183,7 @@ def test_a_vae_is_trained_and_measures_its_own_latents(tmp_path):
     assert {"l1", "lpips", "kl", "psnr"} <= set(row)
     release = load_release(tmp_path / "release")
     assert release.model is None
-    batch = next(run.make_data(config, release, 0))
+    batch = next(batches.make_data(config, release, 0))
     latent = release.vae.encode(to_float(jnp.asarray(batch["gt"])))
     assert abs(float(latent.mean())) < 0.5
     assert 0.5 < float(latent.std()) < 2.0
@@ -226,7 +226,7 @@ def test_each_source_is_indexed_once_and_for_a_finished_run_never(tmp_path, monk
         indexed.append(folders)
         return index_clips(folders)
 
-    for module in (run, pipeline):
+    for module in (batches, pipeline):
         monkeypatch.setattr(module, "index_clips", index)
     config = config_of(**held())
     hooks = run.Hooks(
@@ -340,14 +340,14 @@ def test_validation_scores_both_weights_and_keeps_the_best(tmp_path):
 def test_captions_are_dropped_by_the_pair_and_not_by_the_start(finished):
     release = load_release(finished[0] / "init")
     config = config_of(steps=40, caption_dropout=0.5)
-    texts = [batch["text"] for batch in run.make_data(config, release, 0)]
-    again = [batch["text"] for batch in run.make_data(config, release, 10, num_steps=4)]
+    texts = [batch["text"] for batch in batches.make_data(config, release, 0)]
+    again = [batch["text"] for batch in batches.make_data(config, release, 10, num_steps=4)]
     np.testing.assert_array_equal(texts[10:14], again)
 
     def empty(share):
-        batches = run.make_data(config_of(steps=40, caption_dropout=share), release, 0)
+        found = batches.make_data(config_of(steps=40, caption_dropout=share), release, 0)
         nothing = release.prompts.lookup("")
-        return sum(np.array_equal(text, nothing) for batch in batches for text in batch["text"])
+        return sum(np.array_equal(text, nothing) for batch in found for text in batch["text"])
 
     never, half, always = (empty(share) for share in (0.0, 0.5, 1.0))
     assert never < 30  # one of the clips has no caption
