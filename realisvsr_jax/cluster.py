@@ -22,7 +22,7 @@ from realisvsr_jax.supervisor import EXIT_STATUS, is_announced
 
 HEARTBEAT = 30  # seconds without a sign of life until a process counts as dead
 FAILED = 78  # EX_CONFIG: above EXIT_STATUS, since a task's highest status is Slurm's for all
-PATIENCE = 1800  # seconds that processes wait for each other at most
+PATIENCE = 1800.0  # seconds that processes wait for each other at most
 
 
 def join(
@@ -47,7 +47,7 @@ def join(
             return
     else:
         _check(coordinator, num_processes, process_id)
-    with limited(timeout + HEARTBEAT, "the start of all processes"):
+    with limited(float(timeout + HEARTBEAT), "the start of all processes"):
         try:
             jax.distributed.initialize(
                 coordinator,
@@ -196,7 +196,8 @@ def guarded(main: Callable[[], int]) -> int:
             raise
         lost = isinstance(error, jax.errors.JaxRuntimeError) and _is_about_peers(str(error))
         if lost:
-            end("another process of this run has ended, so this one ends too")
+            reason = " ".join(str(error).split())[:200]
+            end(f"another process of this run has ended, so this one ends too ({reason})")
         logging.getLogger(__name__).exception("process %d failed", jax.process_index())
         os._exit(FAILED)
 

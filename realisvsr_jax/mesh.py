@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from realisvsr_jax.errors import InputError
@@ -76,8 +77,10 @@ def make_mesh(config: MeshConfig, num_heads: int, devices: Sequence[Any] | None 
     inner = {"seq_kv": sizes["seq"] // seq_heads, "seq_heads": seq_heads}
     shape = tuple((sizes | inner)[axis] for axis in AXES)
     if len(devices) > 1 and getattr(devices[0], "platform", "") == "tpu":
-        return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
-    grid = np.asarray(devices, dtype=object).reshape(shape)
+        # A cube of 4×4×4 chips has no axis of 8, so its own axes may have to be split.
+        grid = create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    else:
+        grid = np.asarray(devices, dtype=object).reshape(shape)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 

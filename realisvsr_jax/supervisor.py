@@ -50,8 +50,8 @@ def supervised(main: Callable[[], int]) -> int:
     status = child.wait()
     if status == -signal.SIGABRT:
         sys.stderr.write(
-            "another process of this run has ended, so this one was ended too; the same commands "
-            "go on from the newest checkpoint\n"
+            "another process of this run has ended, or did not come in time, so this one was ended "
+            "too; the same commands, all of them, go on from the newest checkpoint\n"
         )
         return EXIT_STATUS
     return status if status >= 0 else 128 - status

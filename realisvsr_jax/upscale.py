@@ -1,32 +1,56 @@
 """Restores a video: `python -m realisvsr_jax.upscale --input clip.mp4 --output restored.mp4`.
 
-Input and output are video files or folders of frames. Frame count, timestamps, sound and
-subtitles stay; the sides are `--scale` times the input's. Without `--checkpoint` the weights that
-ship with the package serve.
+Input and output are video files, folders of frames, PNG pictures, or folders of videos. Frame
+count, timestamps, sound, subtitles, chapters and metadata stay; the sides are `--scale` times the
+input's. A job that was stopped goes on with `--resume`. Without `--checkpoint` the weights that
+ship with the package serve (docs/restoring.md).
 """
 
 import logging
-import time
-from fractions import Fraction
+import os
+import re
+import sys
+from importlib import metadata
 from typing import Any
 
 from absl import flags
 
 from realisvsr_jax.errors import InputError, program
-from realisvsr_jax.video import Clip, check_output, probe, read_video, write_video
 
 log = logging.getLogger(__name__)
 
 FLAGS = flags.FlagValues()  # its own: other entry points have flags of the same names
 _here: dict[str, Any] = {"flag_values": FLAGS}
-flags.DEFINE_string("input", None, "A video, or a folder of frames.", **_here)
 flags.DEFINE_string(
-    "output", None, "The restored video (.mp4, .mov or .mkv), or a folder for frames.", **_here
+    "input", None, "A video, a picture, a folder of frames, or a folder of videos.", **_here
+)
+flags.DEFINE_string(
+    "output",
+    None,
+    "The restored video (.mp4, .mov or .mkv), a .png, or a folder for frames or videos.",
+    **_here,
 )
 flags.DEFINE_string(
     "checkpoint", None, "A RUN, a release, a PyTorch checkpoint or a hub id.", **_here
 )
-flags.DEFINE_float("scale", 4.0, "Enlargement; 1 restores alone.", 1.0, **_here)
+flags.DEFINE_float("scale", None, "Enlargement, 4 if absent; 1 restores alone.", 1.0, **_here)
+flags.DEFINE_integer("height", None, "Of the result, in place of --scale.", 1, **_here)
+flags.DEFINE_string("tile", None, "What the network sees at once, as 480x832 pixels.", **_here)
+flags.DEFINE_integer("window", None, "How many frames it sees at once.", 1, **_here)
+flags.DEFINE_integer("batch", 0, "Tiles in one call; 0 is one a device.", 0, **_here)
+flags.DEFINE_enum(
+    "fuse", "steps", ["steps", "end"], "Tiles are blended at every step, or at the end.", **_here
+)
+flags.DEFINE_string(
+    "memory",
+    None,
+    "Of a device for a program of the VAE, as 16GB; a part of it if absent.",
+    **_here,
+)
+flags.DEFINE_string(
+    "carry", "2GB", "Of the host for what the VAE hands from window to window.", **_here
+)
+flags.DEFINE_enum("scenes", "auto", ["auto", "off"], "Look for cuts, or take one scene.", **_here)
 flags.DEFINE_integer("steps", None, "Of the sampler; what the weights say if absent.", 1, **_here)
 flags.DEFINE_integer("seed", 0, "Of the noise.", 0, 2**32 - 1, **_here)
 flags.DEFINE_enum("color", "wavelet", ["wavelet", "adain", "none"], "Colour correction.", **_here)
@@ -42,78 +66,191 @@ flags.DEFINE_float(
     **_here,
 )
 flags.DEFINE_float("condition_scale", 1.0, "Of the control branch; 0 leaves it out.", **_here)
+flags.DEFINE_string("codec", "libx264", "FFmpeg's encoder of the output.", **_here)
+flags.DEFINE_integer("crf", 16, "Its quality; smaller is better.", 0, **_here)
+flags.DEFINE_string("preset", None, "Its preset, as slow.", **_here)
+flags.DEFINE_string("pix_fmt", None, "Its pixel format, as yuv420p10le.", **_here)
+flags.DEFINE_bool("lossless", False, "Store RGB that reads back bit by bit.", **_here)
 flags.DEFINE_integer("start", 0, "The first frame.", 0, **_here)
 flags.DEFINE_integer("frames", None, "How many frames; to the end if absent.", 1, **_here)
-flags.DEFINE_bool("overwrite", False, "Replace an output that exists.", **_here)
+flags.DEFINE_bool("dry_run", False, "Print the plan and stop.", **_here)
+flags.DEFINE_bool("resume", False, "Go on with a job that was stopped.", **_here)
+flags.DEFINE_bool("overwrite", False, "Replace an output, or a job, that exists.", **_here)
+flags.DEFINE_integer("num_processes", None, "Of a folder: how many share it.", 1, **_here)
+flags.DEFINE_integer("process_id", None, "Of a folder: which of them this is.", 0, **_here)
 
 
-def main() -> None:
+def main() -> int:
     """Restores what the flags say; whatever is wrong shows before the weights are read."""
     if FLAGS.input is None or FLAGS.output is None:
         raise InputError("give --input CLIP and --output FILE")
-    began = time.monotonic()
-    check_output(FLAGS.output, inputs=[FLAGS.input], overwrite=FLAGS.overwrite)
-    info = probe(FLAGS.input)
-    from realisvsr_jax.sampling import frames, restore
+    from realisvsr_jax.jobs import folder, single
 
-    restore.check_options(
-        *(FLAGS.scale, FLAGS.steps, FLAGS.seed, FLAGS.color, FLAGS.guidance, FLAGS.condition_scale)
-    )
-    frames.check_size(info.height, info.width, FLAGS.scale)
-    folder = restore.find(FLAGS.checkpoint)
-    clip, end = read_part(FLAGS.input, FLAGS.start, FLAGS.frames)
-    restored = restore_clip(restore.load(folder, FLAGS.text_encoder), clip)
-    write_video(
-        FLAGS.output,
-        restored,
-        times=clip.times,
-        info=clip.info,
-        source=FLAGS.input,
-        start=clip.times[0] if clip.start else Fraction(0),
-        end=end,
+    request, weights = _request()
+    share = _share()
+    try:
+        with _Bar() as bar:
+            if FLAGS.dry_run:
+                _show_plans(folder.requests(request), weights)
+            elif folder.holds_videos(FLAGS.input):
+                folder.restore_folder(request, weights, share=share, progress=bar, say=bar.say)
+            elif share.index:
+                log.info("one video: process 0 restores it, this one has nothing to do")
+            else:
+                report = single.restore_file(request, weights, progress=bar)
+                bar.say(request.output, report)
+                if report.damage:
+                    reason = report.damage.partition(";")[0]
+                    raise InputError(f"{reason}; these are restored in {request.output}")
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what is done is kept, --resume goes on\n")
+        return 130
+    return 0
+
+
+def _request() -> tuple[Any, Any]:
+    """What is asked for, and whoever restores it."""
+    from realisvsr_jax.jobs.journal import fingerprint
+    from realisvsr_jax.jobs.released import Released
+    from realisvsr_jax.jobs.single import Request
+    from realisvsr_jax.sampling import restore
+    from realisvsr_jax.video.encoding import Coding
+
+    options = _options()
+    found = restore.find(FLAGS.checkpoint)
+    names = ("realisvsr-jax", "jax", "av", "scenedetect-headless")
+    settings = {
+        "options": {**vars(options), "height": FLAGS.height, "encoder": FLAGS.text_encoder},
+        "weights": fingerprint(found),
+        "version of": {name: metadata.version(name) for name in names},
+    }
+    coding = Coding(FLAGS.codec, FLAGS.crf, FLAGS.preset, FLAGS.pix_fmt, FLAGS.lossless)
+    request = Request(
+        *(FLAGS.input, FLAGS.output, FLAGS.start, FLAGS.frames, FLAGS.scenes == "auto", coding),
+        settings=settings,
+        resume=FLAGS.resume,
         overwrite=FLAGS.overwrite,
     )
-    count, height, width, _ = restored.shape
-    size, seconds = f"{width}×{height}", time.monotonic() - began
-    log.info("%s: %d frames of %s in %.1f s", FLAGS.output, count, size, seconds)
+    return request, Released(found, FLAGS.text_encoder, options, FLAGS.height)
 
 
-def read_part(path: str, start: int, frames: int | None) -> tuple[Clip, Fraction | None]:
-    """The frames asked for, and when the one after them is shown, None at the clip's end."""
-    if frames is None:
-        return read_video(path, start), None
-    clip = read_video(path, start, frames + 1)
-    count = len(clip.frames)
-    if count < frames:
-        log.info("%s has only %d of the %d frames asked for from %d on", path, count, frames, start)
-    if count <= frames:
-        return clip, None
-    return Clip(clip.frames[:frames], clip.times[:frames], clip.info, start), clip.times[frames]
+def _options() -> Any:
+    from realisvsr_jax.sampling.options import Options
+
+    if FLAGS.scale is not None and FLAGS.height is not None:
+        raise InputError("--scale and --height both say how large the result is; give one of them")
+    memory = _device_share() if FLAGS.memory is None else _bytes("memory", FLAGS.memory)
+    return Options(
+        scale=4.0 if FLAGS.scale is None else FLAGS.scale,
+        steps=FLAGS.steps,
+        seed=FLAGS.seed,
+        color=FLAGS.color,
+        guidance=FLAGS.guidance,
+        prompt=FLAGS.prompt,
+        negative_prompt=FLAGS.negative_prompt,
+        condition_scale=FLAGS.condition_scale,
+        tile=_tile(FLAGS.tile),
+        window=FLAGS.window,
+        batch=FLAGS.batch,
+        fuse=FLAGS.fuse,
+        vae_memory=memory,
+        carry=_bytes("carry", FLAGS.carry),
+    )
 
 
-def restore_clip(model: Any, clip: Clip) -> Any:
-    """uint8 frames through the restorer, as the flags say, with a progress bar on stderr."""
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
+def _device_share() -> int:
+    """Two fifths of a device's memory, on a CPU a quarter of the host's: the same at each start."""
+    from realisvsr_jax.jobs.released import device_memory
 
-    with logging_redirect_tqdm(), tqdm(desc="restoring", unit="part") as bar:
+    limit = device_memory()
+    if limit is not None:
+        return int(0.4 * limit)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
 
-        return model.restore(
-            clip.frames,
-            FLAGS.scale,
-            steps=FLAGS.steps,
-            seed=FLAGS.seed,
-            color=FLAGS.color,
-            guidance=FLAGS.guidance,
-            prompt=FLAGS.prompt,
-            negative_prompt=FLAGS.negative_prompt,
-            condition_scale=FLAGS.condition_scale,
-            progress=advance,
-        )
+def _bytes(name: str, text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if found is None:
+        raise InputError(f"--{name} is {text!r}; give bytes, as 16GB or 500MB")
+    return int(float(found[1]) * 1000 ** ("", "k", "m", "g", "t").index(found[2]))
+
+
+def _tile(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)[x×](\d+)", text.strip().lower())
+    if found is None:
+        raise InputError(f"--tile is {text!r}; give HEIGHTxWIDTH in pixels, as 480x832")
+    return int(found[1]), int(found[2])
+
+
+def _share() -> Any:
+    """Which of several processes this is; a TPU slice knows by itself."""
+    from realisvsr_jax.jobs.folder import Share, share_of
+
+    share = share_of(FLAGS.process_id, FLAGS.num_processes)
+    if share is None:
+        import jax
+
+        share = Share(jax.process_index(), jax.process_count())
+    return share
+
+
+def _show_plans(requests: list[Any], weights: Any) -> None:
+    """The plan of each video on stdout, or why it would be refused."""
+    from realisvsr_jax.jobs.single import dry_run
+
+    refused = 0
+    for request in requests:
+        try:
+            for line in dry_run(request, weights):
+                sys.stdout.write(f"{line}\n")
+        except InputError as error:
+            if len(requests) == 1:
+                raise
+            refused += 1
+            sys.stdout.write(f"refused: {error}\n")
+    if refused:
+        raise InputError(f"{refused} of {len(requests)} files would be refused")
+
+
+class _Bar:
+    """A progress bar on stderr for each stage; messages stand on lines of their own."""
+
+    def __enter__(self) -> "_Bar":
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
+        self._stage, self._bar = "", None
+        self._redirected = logging_redirect_tqdm()
+        self._redirected.__enter__()
+        return self
+
+    def __call__(self, stage: str, done: int | float, total: int | None) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None or stage != self._stage or done < self._bar.n:
+            self._end()
+            form = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+            form = form if total else None
+            self._bar = tqdm(desc=stage, unit=" frames", total=total, bar_format=form)
+            self._stage = stage
+        self._bar.update(done - self._bar.n)
+
+    def say(self, output: str, report: Any) -> None:
+        """The last line of a video."""
+        self._end()
+        height, width = report.size
+        made = f"{report.frames} frames of {width}×{height}"
+        log.info("%s: %s in %.1f s", output, made, report.seconds)
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __exit__(self, *error: Any) -> None:
+        self._end()
+        self._redirected.__exit__(*error)
 
 
 def run() -> None:

@@ -29,7 +29,7 @@ def test_every_experiment_is_valid(name):
 def test_the_papers_settings(name):
     config = load(name)
     assert config.steps == 12_000
-    assert config.data.batch_size == config.accumulate == 8
+    assert config.data.batch_size == 8
     assert {frames for frames, _, _ in config.data.buckets} == {49}
     assert config.optimizer.learning_rate == 1e-5
     assert config.optimizer.weight_decay == 1e-4

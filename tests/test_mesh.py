@@ -1,5 +1,8 @@
 """Sizes of a mesh: what is filled in, and what cannot be."""
 
+import dataclasses
+import itertools
+
 import jax
 import pytest
 
@@ -58,3 +61,26 @@ def test_without_a_mesh_nothing_is_laid_out():
     x = jax.numpy.ones(3)
     assert axis_size(AXES) == 1
     assert constrain(x, "fsdp") is x
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What JAX asks a TPU about its place."""
+
+    id: int
+    coords: tuple[int, ...]
+    platform: str = "tpu"
+    device_kind: str = "TPU v5"
+    core_on_chip: int = 0
+    process_index: int = 0
+
+
+def test_a_cube_of_chips_takes_an_axis_that_none_of_its_own_has():
+    places = itertools.product(range(4), repeat=3)
+    chips = [Chip(number, place[::-1]) for number, place in enumerate(places)]
+    mesh = make_mesh(MeshConfig(seq=8), 40, chips)
+    assert (mesh.shape["fsdp"], mesh.shape["seq_heads"]) == (8, 8)
+    # Devices that exchange tokens are neighbours: a box of 2 × 4 chips or the like.
+    for group in mesh.devices.reshape(8, 8):
+        spans = [len({chip.coords[axis] for chip in group}) for axis in range(3)]
+        assert sorted(spans) in ([1, 2, 4], [2, 2, 2])

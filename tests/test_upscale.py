@@ -1,5 +1,6 @@
 """The entry point: a clip in, a restored one out, and one line for whatever cannot be."""
 
+import functools
 import json
 import re
 import resource
@@ -15,29 +16,57 @@ from video.making import make_video, numbered, numbers, packets
 
 from realisvsr_jax import upscale
 from realisvsr_jax.errors import run_flags
+from realisvsr_jax.jobs.scene import Needs, Outlook
+from realisvsr_jax.sampling import restore
+from realisvsr_jax.sampling.frames import check_size
+from realisvsr_jax.sampling.windows import Window
 from realisvsr_jax.video import probe, read_video
 from realisvsr_jax.video.folders import write_picture
 
 
 class Enlarger:
-    """In the place of a network: repeats pixels."""
+    """In the place of the weights: repeats pixels, a scene in one window."""
 
-    def restore(self, frames, scale, *, progress, **options):
-        self.options = options
+    def __call__(self, folder, text_encoder, options, height):
+        self.options, self.height = options, height
+        return self
+
+    def outlook(self, info):
+        check_size(info.height, info.width, self.options.scale)
+        scale = self.height / info.height if self.height else self.options.scale
+        self.repeat = int(scale)
+        size = (info.height * self.repeat, info.width * self.repeat)
+        return Outlook(size, lambda n: [Window(0, range(n), range(n))], lambda _: Needs(1))
+
+    def scene(self, info):
+        return self
+
+    def restore(self, window, frames, state, *, progress, **where):
         progress(1, 1)
-        return frames.repeat(int(scale), 1).repeat(int(scale), 2)
+        return frames.repeat(self.repeat, 1).repeat(self.repeat, 2), None
+
+    def state_arrays(self, state):
+        raise AssertionError
+
+    state_from = state_arrays
 
 
 @pytest.fixture
 def enlarger(monkeypatch):
     stub = Enlarger()
-    monkeypatch.setattr("realisvsr_jax.sampling.restore.load", lambda *_: stub)
+    monkeypatch.setattr("realisvsr_jax.jobs.released.Released", stub)
     return stub
 
 
+LOAD = functools.cache(restore.load)  # what is compiled once serves all tests
+
+
 @pytest.fixture
-def run(monkeypatch, capsys, tiny_release):
+def run(monkeypatch, capsys, caplog, tiny_release):
     """Calls the program; returns its exit status and its lines of errors."""
+
+    monkeypatch.setattr(restore, "load", LOAD)
+    caplog.set_level("INFO", logger="realisvsr_jax")
 
     def call(*arguments):
         for name in upscale.FLAGS:
@@ -45,7 +74,9 @@ def run(monkeypatch, capsys, tiny_release):
         line = ["upscale", "--checkpoint", tiny_release, *arguments]
         monkeypatch.setattr(sys, "argv", [str(argument) for argument in line])
         status = run_flags(upscale.main, upscale.FLAGS)
-        lines = capsys.readouterr().err.splitlines()
+        written = capsys.readouterr()
+        call.out, call.log = written.out, caplog.text
+        lines = written.err.splitlines()
         return status, [line for line in lines if line.startswith("error: ")]
 
     return call
@@ -58,11 +89,11 @@ def clip(tmp_path):
 
 
 def test_the_whole_way(clip, tmp_path, tiny_release):
-    """In a process of its own: size, count, times, the sound of the part, bar and last line."""
+    """In a process of its own: size, count, times, the sound of the part, bar and messages."""
     output = tmp_path / "restored.mp4"
     command = [sys.executable, "-m", "realisvsr_jax.upscale", "--input", clip, "--output", output]
     options = ["--checkpoint", tiny_release, "--scale", "1.5", "--steps", "1", "--seed", "3"]
-    part = ["--start", "4", "--frames", "3", "--color", "adain"]
+    part = ["--start", "9", "--frames", "20", "--color", "adain", "--guidance", "2"]
     result = subprocess.run(
         [*map(str, command), *options, *part], capture_output=True, text=True, check=False
     )
@@ -70,6 +101,10 @@ def test_the_whole_way(clip, tmp_path, tiny_release):
     assert result.stdout == ""
     assert "restoring: 100%" in result.stderr
     assert "restored.mp4: 3 frames of 18×12 in" in result.stderr.splitlines()[-1]
+    # The bar is wiped before a message, and drawn anew behind it.
+    lines = re.split("[\r\n]", result.stderr)
+    assert f"{clip} has only 3 of the 20 frames asked for from 9 on" in lines
+    assert "guidance 2 has no effect: both prompts are ''" in lines
     restored = read_video(output)
     assert restored.frames.shape == (3, 12, 18, 3)
     assert restored.times == tuple(Fraction(k, 25) for k in range(3))
@@ -80,15 +115,8 @@ def test_the_whole_way(clip, tmp_path, tiny_release):
 def test_the_whole_clip_keeps_its_frames_times_and_sound(clip, tmp_path, run, enlarger):
     output = tmp_path / "out.mkv"
     assert run("--input", clip, "--output", output, "--scale", 3, "--seed", 7) == (0, [])
-    assert enlarger.options == {
-        "steps": None,
-        "seed": 7,
-        "color": "wavelet",
-        "guidance": None,
-        "prompt": None,
-        "negative_prompt": "",
-        "condition_scale": 1.0,
-    }
+    assert (enlarger.options.scale, enlarger.options.seed) == (3, 7)
+    assert (enlarger.options.steps, enlarger.options.color) == (None, "wavelet")
     restored, source = read_video(output), read_video(clip)
     assert numbers(restored.frames) == list(range(12))
     assert restored.frames.shape[1:3] == (24, 36)
@@ -103,8 +131,8 @@ def test_prompts_and_guidance_reach_the_model(clip, tmp_path, run, enlarger):
     place = ["--input", clip, "--output", tmp_path / "out.mp4"]
     assert run(*place, *texts, "--condition_scale", 0) == (0, [])
     options = enlarger.options
-    assert (options["prompt"], options["negative_prompt"]) == ("sharp", "a--b")
-    assert (options["guidance"], options["condition_scale"]) == (2.5, 0.0)
+    assert (options.prompt, options.negative_prompt) == ("sharp", "a--b")
+    assert (options.guidance, options.condition_scale) == (2.5, 0.0)
 
 
 def test_guidance_changes_the_clip_and_an_unknown_prompt_says_how_to_encode_it(clip, tmp_path, run):
@@ -134,15 +162,6 @@ def test_a_part_has_its_own_frames(clip, tmp_path, run, enlarger):
         assert read_video(output).times[0] == 0
 
 
-def test_times_of_a_variable_rate_stay_and_tell_where_the_sound_ends(tmp_path):
-    times = [Fraction(k, 25) for k in (0, 1, 2, 5, 9, 10)]
-    source = make_video(tmp_path / "vfr.mp4", numbered(6, 8, 12), times, sound="aac")
-    clip, end = upscale.read_part(str(source), 1, 3)
-    assert clip.times == tuple(times[1:4])
-    assert end == times[4]
-    assert upscale.read_part(str(source), 2, 4)[1] is None
-
-
 def test_folders_of_frames_in_and_out(tmp_path, run, enlarger):
     frames = tmp_path / "frames"
     frames.mkdir()
@@ -160,10 +179,6 @@ def bad_input(kind, path, clip):
     """Something at `path` that is no clip."""
     if kind == "text":
         path.write_text("not a film")
-    elif kind == "cut short":
-        noise = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), np.uint8)
-        whole = make_video(path, noise, container={"movflags": "+faststart"}).read_bytes()
-        path.write_bytes(whole[: len(whole) * 2 // 3])
     elif kind == "no frames":
         with av.open(str(path), "w", container_options={"movflags": "+empty_moov"}) as output:
             stream = output.add_stream("libx264", rate=25)
@@ -189,7 +204,6 @@ def bad_input(kind, path, clip):
     [
         ("missing", "in.mp4: no such file; check the path"),
         ("text", "in.mp4 is not a video that FFmpeg can read"),
-        ("cut short", "of 12 frames could be read; copy or download it again"),
         ("no frames", "in.mp4 has no frames; name a video with pictures in it"),
         ("sound alone", "in.mp4 has sound but no video"),
         ("empty folder", "in.mp4 has no frames; expected .png"),
@@ -333,25 +347,12 @@ def test_want_of_memory_is_one_line_and_leaves_nothing(clip, tmp_path, run, monk
     def exhausted(*_):
         raise MemoryError
 
-    monkeypatch.setattr("realisvsr_jax.sampling.restore.take", exhausted)
+    monkeypatch.setattr("realisvsr_jax.sampling.streams.take", exhausted)
     status, errors = run("--input", clip, "--output", tmp_path / "out.mp4")
     assert status == 1
     assert len(errors) == 1
     assert "a result of 12 frames × 32 × 48 pixels needs more memory than there is" in errors[0]
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
-
-
-def test_messages_stand_on_lines_of_their_own(clip, tmp_path, tiny_release):
-    """The bar is wiped before one, and drawn anew behind it."""
-    program = [sys.executable, "-m", "realisvsr_jax.upscale", "--checkpoint", tiny_release]
-    place = ["--input", clip, "--output", tmp_path / "out.mp4", "--start", 10, "--frames", 20]
-    options = ["--scale", 1, "--steps", 1, "--guidance", 2]
-    command = [str(word) for word in [*program, *place, *options]]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    lines = re.split("[\r\n]", result.stderr)
-    assert f"{clip} has only 2 of the 20 frames asked for from 10 on" in lines
-    assert "guidance 2 has no effect: both prompts are ''" in lines
 
 
 def test_a_folder_named_as_a_video_is_no_output(clip, tmp_path, run, enlarger):
@@ -367,3 +368,106 @@ def test_a_start_beyond_the_end(clip, tmp_path, run):
     status, errors = run(*place, "--start", 12)
     assert status == 1
     assert "clip.mp4 has 12 frames; start 12 is beyond its end" in errors[0]
+
+
+def test_a_cut_short_video_is_restored_as_far_as_it_goes_and_fails(tmp_path, run, enlarger):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), np.uint8)
+    path = make_video(tmp_path / "in.mp4", noise, container={"movflags": "+faststart"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    output = tmp_path / "out.mp4"
+    status, errors = run("--input", path, "--output", output)
+    count = len(read_video(output).frames)
+    assert status == 1
+    assert errors == [
+        f"error: {path} is cut short: {count} of 12 frames could be read; these are restored in "
+        f"{output}"
+    ]
+    assert 0 < count < 12
+
+
+def test_the_networks_go_on_bit_by_bit(clip, tmp_path, run, monkeypatch):
+    """Windows of 3 latent frames by the tiny release; stopped in the third, then resumed."""
+    from realisvsr_jax.jobs.released import SceneOf
+
+    place = ["--input", clip, "--window", 5, "--scale", 1, "--steps", 1, "--lossless"]
+    assert run(*place, "--output", tmp_path / "whole.mkv") == (0, [])
+    windows, one = [], SceneOf.restore
+
+    def stopped(self, window, *rest, **where):
+        windows.append(window.index)
+        if len(windows) == 3:
+            raise KeyboardInterrupt
+        return one(self, window, *rest, **where)
+
+    monkeypatch.setattr(SceneOf, "restore", stopped)
+    output = tmp_path / "out.mkv"
+    assert run(*place, "--output", output) == (130, [])
+    assert not output.exists()
+    status, errors = run(*place, "--output", output)
+    assert (status, len(errors)) == (1, 1)
+    assert "has an unfinished job for this output; give --resume to go on with it, or" in errors[0]
+    status, errors = run(*place, "--output", output, "--resume", "--seed", 5)
+    assert (status, len(errors)) == (1, 1)
+    assert "is of another command: options seed was 0, now it is 5; give the same" in errors[0]
+    assert run(*place, "--output", output, "--resume") == (0, [])
+    assert windows == [0, 1, 2, *range(2, windows[-1] + 1)]
+    assert windows[-1] > 2
+    assert output.read_bytes() == (tmp_path / "whole.mkv").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "out.mkv", "whole.mkv"]
+
+
+def test_a_dry_run_prints_the_plan_reads_no_weights_and_writes_nothing(
+    clip, tmp_path, run, monkeypatch
+):
+    monkeypatch.setattr("realisvsr_jax.sampling.restore.load", None)
+    output = tmp_path / "out.mp4"
+    place = ["--input", clip, "--output", output, "--height", 40]
+    assert run(*place, "--tile", "24x24", "--window", 5, "--dry-run") == (0, [])
+    lines = run.out.splitlines()
+    assert lines[0] == f"{clip}: 12 frames of 12×8, 25 a second, yuv420p, with audio"
+    assert lines[1] == f"{output}: 60×40, libx264, CRF 16"
+    # Windows of 3 latent frames of 7 that share 2; tiles of 6 × 6 of 10 × 16 that share 1; 2 steps.
+    assert lines[2].startswith("1 scene, 5 windows of up to 5 frames, 2×3 tiles of 24×24, 1 at")
+    assert lines[2].endswith("; 60 passes of the network")
+    assert "memory of the host about " in lines[3]
+    assert f"kept in {tmp_path / '.out.mp4.job'} until it is done" in lines[3]
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_folder_of_videos(clip, tmp_path, run, enlarger):
+    """Planned, then restored; the one that is no film does not end the work."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    clip.rename(source / "b.mp4")
+    (source / "a.mkv").write_text("no film")
+    place = ["--input", source, "--output", output, "--scale", 1]
+    status, errors = run(*place, "--dry-run")
+    assert (status, errors) == (1, ["error: 1 of 2 files would be refused"])
+    assert run.out.startswith(f"refused: {source / 'a.mkv'} is not a video that FFmpeg can read")
+    assert f"{output / 'b.mp4'}: 12×8, libx264" in run.out
+    assert not output.exists()
+    status, errors = run(*place)
+    assert (status, errors) == (1, [f"error: 1 of 2 files failed; {output}/restored.json says why"])
+    assert sorted(path.name for path in output.iterdir()) == ["b.mp4", "restored.json"]
+    assert run(*place, "--num_processes", 2, "--process_id", 1) == (0, [])
+    assert "b.mp4 is done" in run.log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tile", "480"], "--tile is '480'; give HEIGHTxWIDTH in pixels, as 480x832"),
+        (["--memory", "much"], "--memory is 'much'; give bytes, as 16GB or 500MB"),
+        (["--scale", "2", "--height", "9"], "--scale and --height both say how large the result"),
+        (["--resume", "--overwrite"], "--resume goes on, --overwrite begins anew; give one of"),
+        (["--process_id", "1"], "--process_id and --num_processes go together: give both"),
+        (["--height", "4"], "scale is 0.5; give 1 or more"),
+    ],
+)
+def test_options_that_contradict_each_other(clip, tmp_path, run, monkeypatch, arguments, message):
+    monkeypatch.setattr("realisvsr_jax.sampling.restore.load", None)
+    status, errors = run("--input", clip, "--output", tmp_path / "out.mp4", *arguments)
+    assert status == 1
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]

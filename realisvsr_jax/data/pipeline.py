@@ -66,8 +66,9 @@ def make_batches(
 
     Each has `gt` uint8 [B, T, H, W, 3], `lq` uint8 [B, T, H/scale, W/scale, 3], `index` [B], and
     lists with one entry a pair: `caption` and `clip` (its path), strings, and `replaced`, a list of
-    the reasons why clips had to be replaced by others. `clips` are those of the sources, which are indexed anew
-    without it. `rows` are the places in a batch that are wanted, in order; all without it. Raises InputError for sources without a clip of a bucket's size, for sizes that
+    the reasons why clips had to be replaced by others. `clips` are those of the sources, which
+    are indexed anew without it. `rows` are the places in a batch that are wanted, in order; all
+    without it. Raises InputError for sources without a clip of a bucket's size, for sizes that
     the scale does not divide, and where too many clips cannot be read.
     """
     pairs = PairMaker(config, index_clips(config.sources) if clips is None else clips)

@@ -146,8 +146,8 @@ def read_batches(
     Clips are drawn with replacement between steps, without within one. Pairs are cropped, at
     random and in space and time, to the step's bucket: pixels to one of `buckets` (T, H, W),
     which the scale divides, latents to one of `latent_buckets` (t, h, w). Beside both arrays,
-    `clip` names the pairs. `rows` are the places in a batch that are wanted. Raises InputError where a shard is smaller than the bucket or the
-    batch.
+    `clip` names the pairs. `rows` are the places in a batch that are wanted. Raises InputError
+    where a shard is smaller than the bucket or the batch.
     """
     shards = open_shards(folder)
     names, buckets = (PIXELS, buckets) if "gt" in shards[0] else (LATENTS, latent_buckets)

@@ -2,7 +2,8 @@
 
 `xla` is the reference: it runs everywhere, keeps the softmax in float32 and never holds all
 query-key scores of a long sequence at once. `cudnn` is NVIDIA's fused kernel (bfloat16 or
-float16, a head dimension that divides by 8). `splash` is the fused kernel for TPUs.
+float16, a head dimension that divides by 8). `splash` is the fused kernel for TPUs. `auto` is the
+one that suits the backend of this process; a model on disk may say so and run anywhere.
 """
 
 import functools
@@ -10,13 +11,21 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
+from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from realisvsr_jax.model.splash import splash_attention
 from realisvsr_jax.numerics import precision_of
 
-# Scores held at once by the xla backend: 2^27 float32 numbers are 512 MiB.
-MAX_SCORES = 2**27
+AUTO = "auto"
+# Scores held at once by the xla backend, float32: 512 MiB on an accelerator; on a CPU what its
+# caches hold, which is up to twice as fast.
+MAX_SCORES = {"accelerator": 2**27, "cpu": 2**21}
+# What of attention is worth keeping for the backward pass: all that its scores do not give.
+KEPT = "attention"
+_KEPT = jax.checkpoint_policies.save_only_these_names(KEPT)
 
 
 def attention(
@@ -34,6 +43,7 @@ def attention(
     that cannot run here, and for `keys` outside 1..s.
     """
     check_backend(backend)
+    backend = resolved(backend, jax.default_backend(), v.dtype, v.shape[-1])
     if keys is not None:
         if not 1 <= keys <= k.shape[1]:
             raise ValueError(f"keys={keys} is not within 1..{k.shape[1]}, the keys that there are")
@@ -43,8 +53,22 @@ def attention(
 
 def check_backend(backend: str) -> None:
     """Raises ValueError, with the known names, where `backend` is not one of them."""
-    if backend not in _BACKENDS:
-        raise ValueError(f"unknown attention backend {backend!r}; known: {', '.join(_BACKENDS)}")
+    if backend not in (*_BACKENDS, AUTO):
+        known = ", ".join((*_BACKENDS, AUTO))
+        raise ValueError(f"unknown attention backend {backend!r}; known: {known}")
+
+
+def resolved(backend: str, platform: str, dtype: DTypeLike, head_dim: int) -> str:
+    """What `auto` stands for on JAX's `platform` ('cpu', 'gpu', 'tpu'); other names as they are.
+
+    On a GPU it is `xla` where cuDNN does not take the dtype or the head dimension.
+    """
+    if backend != AUTO:
+        return backend
+    if platform == "tpu":
+        return "splash"
+    fused = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and head_dim % 8 == 0
+    return "cudnn" if platform == "gpu" and fused else "xla"
 
 
 def xla_attention(
@@ -52,40 +76,52 @@ def xla_attention(
     k: Float[Array, "b s n k"],
     v: Float[Array, "b s n k"],
     *,
-    max_scores: int = MAX_SCORES,
+    max_scores: int | None = None,
 ) -> Float[Array, "b l n k"]:
     """The reference backend; at most about `max_scores` scores exist at a time.
 
-    Longer sequences are cut into chunks of queries that run one after the other, and their
-    scores are computed again in the backward pass instead of being kept.
+    Where there are more, heads run one after the other, or as many as fit, and long sequences in
+    chunks of queries; their scores are computed again in the backward pass instead of being kept.
+    None: MAX_SCORES of the backend of this process.
     """
-    batch, length, heads, width = q.shape
-    chunk = max(1, max_scores // (batch * heads * k.shape[1]))
+    batch, length, heads, _ = q.shape
+    keys = k.shape[1]
+    if max_scores is None:
+        max_scores = MAX_SCORES["cpu" if jax.default_backend() == "cpu" else "accelerator"]
     # Heads first, so that both products are plain batched matrix products.
-    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    if length <= chunk:
-        return _attend(q.swapaxes(1, 2), k, v).swapaxes(1, 2)
-    num_chunks = -(-length // chunk)
-    chunk = -(-length // num_chunks)
-    q = jnp.pad(q, ((0, 0), (0, num_chunks * chunk - length), (0, 0), (0, 0)))
-    chunks = q.reshape(batch, num_chunks, chunk, heads, width).transpose(1, 0, 3, 2, 4)
-    out = jax.lax.map(jax.checkpoint(lambda part: _attend(part, k, v)), chunks)
-    out = out.transpose(1, 0, 3, 2, 4).reshape(batch, num_chunks * chunk, heads, width)
-    return out[:, :length]
+    q, k, v = (rearrange(x, "b l n k -> (b n) l k") for x in (q, k, v))
+    if batch * heads * length * keys <= max_scores:
+        return rearrange(_attend(q, k, v), "(b n) l k -> b l n k", b=batch)
+    fitting = max(1, max_scores // (length * keys))
+    group = next(size for size in range(fitting, 0, -1) if batch * heads % size == 0)
+    num_chunks = -(-length // max(1, max_scores // (group * keys)))
+    q = jnp.pad(q, ((0, 0), (0, -length % num_chunks), (0, 0)))
+    q = rearrange(q, "(i m) (j l) k -> i j m l k", m=group, j=num_chunks)
+    k, v = (rearrange(x, "(i m) s k -> i m s k", m=group) for x in (k, v))
+    attend = jax.checkpoint(_attend, policy=_KEPT)
+
+    def of_group(qkv: tuple[Array, Array, Array]) -> Array:
+        chunks, k, v = qkv
+        return jax.lax.map(lambda chunk: attend(chunk, k, v), chunks)
+
+    out = rearrange(jax.lax.map(of_group, (q, k, v)), "i j m l k -> (i m) (j l) k")
+    return rearrange(out[:, :length], "(b n) l k -> b l n k", b=batch)
 
 
 def _attend(
-    q: Float[Array, "b n l k"], k: Float[Array, "b n s k"], v: Float[Array, "b n s k"]
-) -> Float[Array, "b n l k"]:
+    q: Float[Array, "m l k"], k: Float[Array, "m s k"], v: Float[Array, "m s k"]
+) -> Float[Array, "m l k"]:
     """Softmax in float32, divided by its sum after the product, where there is less to divide."""
-    in_float32 = functools.partial(
-        jnp.matmul, precision=precision_of(v.dtype), preferred_element_type=jnp.float32
+    # Said to be batched even where `m` is 1: products that are not are kept by remat "dots".
+    product = functools.partial(
+        jax.lax.dot_general, precision=precision_of(v.dtype), preferred_element_type=jnp.float32
     )
-    scores = in_float32(q, k.swapaxes(-1, -2)) * q.shape[-1] ** -0.5
+    scores = product(q, k, (((2,), (2,)), ((0,), (0,)))) * q.shape[-1] ** -0.5
     # The maximum cancels in the ratio, so no gradient flows through it.
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    out = in_float32(weights.astype(v.dtype), v) / weights.sum(-1, keepdims=True)
-    return out.astype(v.dtype)
+    out = checkpoint_name(product(weights.astype(v.dtype), v, (((2,), (1,)), ((0,), (0,)))), KEPT)
+    total = checkpoint_name(weights.sum(-1, keepdims=True), KEPT)
+    return (out / total).astype(v.dtype)
 
 
 def _cudnn_attention(

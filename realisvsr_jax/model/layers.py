@@ -65,6 +65,25 @@ def apply_rope(x: Float[Array, "b l n k"], rope: Rope) -> Float[Array, "b l n k"
     return rearrange([first, second], "two b l n pairs -> b l n (pairs two)").astype(x.dtype)
 
 
+def apply_rope_by_product(x: Float[Array, "b l n k"], rope: Rope) -> Float[Array, "b l n k"]:
+    """As `apply_rope`, for TPUs, whose layouts waste memory on pairs of channels.
+
+    Pairs are exchanged by a product with a matrix of 0 and ±1, which is exact.
+    """
+    width = x.shape[-1]
+    exchange = np.zeros((width, width), np.float32)
+    even = np.arange(0, width, 2)
+    exchange[even + 1, even], exchange[even, even + 1] = -1.0, 1.0
+    exchanged = jnp.matmul(
+        x,
+        exchange.astype(x.dtype),
+        precision=precision_of(x.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    cos, sin = (jnp.repeat(rope[:, :, i], 2, axis=-1)[:, None] for i in range(2))
+    return (x.astype(jnp.float32) * cos + exchanged * sin).astype(x.dtype)
+
+
 def sinusoid(timestep: Float[Array, "b"], dim: int) -> Float[Array, "b {dim}"]:
     """Cosines, then sines, of timestep · 10000^(−i / (dim/2)); Wan2.1 model.py.
 

@@ -17,13 +17,14 @@ from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Latent, TextStates, Tokens
 from realisvsr_jax.mesh import BATCH, SEQ, constrain
-from realisvsr_jax.model.attention import check_backend
+from realisvsr_jax.model.attention import KEPT, check_backend, resolved
 from realisvsr_jax.model.layers import (
     MLP,
     LayerNorm,
     PatchEmbedding,
     Rope,
     apply_rope,
+    apply_rope_by_product,
     gelu,
     layer_norm,
     linear,
@@ -35,7 +36,10 @@ from realisvsr_jax.model.sequence import cross_attention, padded_length, self_at
 from realisvsr_jax.numerics import RMSNorm
 
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(KEPT),
+    ),
     "block": jax.checkpoint_policies.nothing_saveable,
 }
 DTYPES = ("float32", "bfloat16")
@@ -47,8 +51,8 @@ class DiTConfig:
 
     `dtype` is the dtype of matrix products. `residual_dtype` is that of the stream between
     blocks: float32 as in the official code, or bfloat16 as in diffusers. `remat` names what
-    the backward pass computes again: "none", "dots" (all but the products with weights) or
-    "block" (everything inside a block).
+    the backward pass computes again: "none", "dots" (all but the products with weights and what
+    the xla attention gives) or "block" (everything inside a block).
     """
 
     dim: int = 1536
@@ -134,9 +138,16 @@ class Attention(nnx.Module):
             keys = len(context.rope)
             rope = jnp.pad(context.rope, ((0, x.shape[1] - keys), (0, 0), (0, 0)))
             rope = constrain(rope, SEQ, None, None)
-            q, k = apply_rope(q, rope), apply_rope(k, rope)
+            turned = apply_rope_by_product if self._on_tpu() else apply_rope
+            q, k = turned(q, rope), turned(k, rope)
             out = self_attention(q, k, v, backend=backend, keys=keys)
         return self.o(rearrange(out, "b l n k -> b l (n k)"))
+
+    def _on_tpu(self) -> bool:
+        """Whether the program is for a TPU, as its kernel says: another host may compile it."""
+        config = self.config
+        platform = jax.default_backend()
+        return resolved(config.attention, platform, config.dtype, config.head_dim) == "splash"
 
 
 class Block(nnx.Module):

@@ -5,6 +5,7 @@ laptop can compile what only a pod could hold.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
+from realisvsr_jax.errors import InputError
 from realisvsr_jax.mesh import make_mesh
+from realisvsr_jax.model.attention import resolved
 from realisvsr_jax.model.realisvsr import RealisVSR
 from realisvsr_jax.planning.topologies import Topology
 from realisvsr_jax.training import sharding
@@ -52,10 +55,21 @@ class Programs:
             for name, (shape, dtype) in shapes.items()
         }
 
-    def lower_step(self, config: TrainingConfig, bucket: Bucket) -> Any:
-        """The whole training step of a bucket."""
+    def latents(self, config: TrainingConfig, bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
+        """As `batch`, with both clips encoded already."""
+        shapes = self.batch(config, bucket)
+        where = shapes.pop("gt").sharding, shapes.pop("lq").sharding
+        size = (config.data.batch_size, *config.vae.latent_size(bucket), config.vae.z_dim)
+        for name, place in zip(("gt_latent", "lq_latent"), where):
+            shapes[name] = jax.ShapeDtypeStruct(size, jnp.float32, sharding=place)
+        return shapes
+
+    def lower_step(self, config: TrainingConfig, bucket: Bucket, *, encoded: bool = False) -> Any:
+        """The training step of a bucket, whole or, if `encoded`, on latents made before."""
+        batch = self.latents(config, bucket) if encoded else self.batch(config, bucket)
+        frozen = {"network": self.frozen["network"]} if encoded else self.frozen
         with jax.set_mesh(self.mesh):
-            return self.step.lower(self.state, self.frozen, self.batch(config, bucket))
+            return self.step.lower(self.state, frozen, batch)
 
     def lower_encode(self, config: TrainingConfig, bucket: Bucket) -> Any:
         """The VAE's part of one micro-batch alone."""
@@ -72,14 +86,31 @@ class Programs:
             return jax.jit(self.objective.prepare).lower(self.frozen, micro)
 
 
+def chosen_buckets(buckets: Sequence[Bucket], wanted: str | None) -> list[Bucket]:
+    """Those to plan: '49x480x832' is that one, None all; raises InputError for one there is not."""
+    if wanted is None:
+        return list(buckets)
+    names = ["x".join(map(str, bucket)) for bucket in buckets]
+    if wanted not in names:
+        raise InputError(f"--bucket {wanted} is not in data.buckets, which has {', '.join(names)}")
+    return [buckets[names.index(wanted)]]
+
+
 def as_run_on(config: TrainingConfig, topology: Topology) -> TrainingConfig:
     """The configuration with the kernels of the topology's own backend.
 
-    What training chooses by the backend that it finds has to be said where another compiles.
+    What a run chooses by the backend that it finds has to be said where another compiles. An
+    estimate takes `xla` for the kernel of GPUs, which nothing here can compile.
     """
-    accelerated = topology.chip.platform != "cpu"
-    dit = dataclasses.replace(config.model.dit, attention=topology.attention)
-    vae = dataclasses.replace(config.vae, conv="native" if accelerated else "taps")
+    dit, platform = config.model.dit, topology.chip.platform
+    attention = resolved(dit.attention, platform, dit.dtype, dit.head_dim)
+    if topology.is_estimate and attention == "cudnn":
+        attention = "xla"
+    dit = dataclasses.replace(dit, attention=attention)
+    conv = config.vae.conv
+    if conv == "auto":
+        conv = "taps" if platform == "cpu" else "native"
+    vae = dataclasses.replace(config.vae, conv=conv)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, dit=dit), vae=vae)
 
 

@@ -1,6 +1,7 @@
 """Accelerators by name: their chips' memory and speed, and devices to compile for."""
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -14,26 +15,38 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip: memory in bytes, bfloat16 FLOP/s, memory and interconnect in bytes/s.
+    """One chip: memory in bytes, bfloat16 and float32 FLOP/s, memory and interconnect in bytes/s.
 
-    `platform` is JAX's name; sources are the makers' data sheets.
+    `platform` is JAX's name; sources are the makers' data sheets. A TPU multiplies float32 in six
+    passes of bfloat16 (precision HIGHEST).
     """
 
     platform: str
     memory: int
     flops: float
+    float32_flops: float
     bandwidth: float
     interconnect: float
 
 
 CHIPS = {
-    "v5e": Chip("tpu", 16 * 2**30, 197e12, 819e9, 200e9),
-    "v5p": Chip("tpu", 95 * 2**30, 459e12, 2765e9, 600e9),
-    "v6e": Chip("tpu", 32 * 2**30, 918e12, 1640e9, 448e9),
-    "a100": Chip("gpu", 80 * GB, 312e12, 2039e9, 300e9),
-    "h100": Chip("gpu", 80 * GB, 989e12, 3350e9, 450e9),
-    "h200": Chip("gpu", 141 * GB, 989e12, 4800e9, 450e9),
-    "cpu": Chip("cpu", 24 * GB, 1e11, 20e9, 10e9),
+    "v5e": Chip("tpu", 16 * 2**30, 197e12, 197e12 / 6, 819e9, 200e9),
+    "v5p": Chip("tpu", 95 * 2**30, 459e12, 459e12 / 6, 2765e9, 600e9),
+    "v6e": Chip("tpu", 32 * 2**30, 918e12, 918e12 / 6, 1640e9, 448e9),
+    "a100": Chip("gpu", 80 * GB, 312e12, 19.5e12, 2039e9, 300e9),
+    "h100": Chip("gpu", 80 * GB, 989e12, 67e12, 3350e9, 450e9),
+    "h200": Chip("gpu", 141 * GB, 989e12, 67e12, 4800e9, 450e9),
+    "cpu": Chip("cpu", 24 * GB, 1e11, 1e11, 20e9, 10e9),
+}
+# The slices that can be had (cloud.google.com/tpu/docs); of v5p also other multiples of 4.
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+GRIDS = {
+    "v5e": _FLAT,
+    "v6e": _FLAT,
+    "v5p": (
+        *("1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
+        *("8x8x16", "8x16x16", "16x16x16"),
+    ),
 }
 
 
@@ -49,11 +62,6 @@ class Topology:
     def is_estimate(self) -> bool:
         """Whether the programs are compiled for another machine: no GPU compiler is at hand."""
         return self.chip.platform == "gpu"
-
-    @property
-    def attention(self) -> str:
-        """The backend that trains there, of those that can be compiled here."""
-        return "splash" if self.chip.platform == "tpu" else "xla"
 
     def devices(self) -> list[Any]:
         """To compile for; raises InputError where there is no compiler, or no such grid."""
@@ -74,9 +82,32 @@ def parse(name: str) -> Topology:
             f"cpu:8; kinds: {', '.join(CHIPS)}"
         )
     chips = math.prod(map(int, match[2].split("x")))
+    if (grids := GRIDS.get(match[1])) and match[2] not in grids:
+        odd = match[1] != "v5p" or match[2].count("x") != 2 or chips % 64 or not chips
+        if odd or any(int(side) % 4 for side in match[2].split("x")):
+            raise InputError(
+                f"topology {name!r} does not exist; {match[1]} comes as {', '.join(grids)}"
+            )
     if not chips:
         raise InputError(f"topology {name!r} has no chips")
     return Topology(name, CHIPS[match[1]], chips)
+
+
+def compile_only(chips: int) -> None:
+    """Before this process has looked for devices: its own are `chips` virtual CPUs.
+
+    They stand in for chips that no compiler knows. No TPU is opened, so several planners may run
+    at once, and beside a training; what libtpu would ask its host for is said.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    flag = f"--xla_force_host_platform_device_count={chips}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TPU_ACCELERATOR_TYPE": "v6e-1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
 
 
 def _tpu_devices(name: str) -> list[Any]:
@@ -92,7 +123,8 @@ def _tpu_devices(name: str) -> list[Any]:
         found = topologies.get_topology_desc(topology_name=name, platform="tpu")
     except Exception as error:  # libtpu has its own errors
         reason = " ".join(str(error).split())[:200]
+        known = ", ".join(GRIDS[name.split(":")[0]])
         raise InputError(
-            f"topology {name!r} cannot be had from the TPU compiler: {reason}"
+            f"the TPU compiler knows no topology {name!r} ({reason}); take one of {known}"
         ) from error
     return list(found.devices)

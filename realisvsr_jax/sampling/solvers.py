@@ -25,6 +25,7 @@ SOLVERS = ("unipc", "dpm++", "euler")
 SCHEDULES = ("official", "diffusers")
 Sample: TypeAlias = Float[Array, "..."]
 VelocityFn = Callable[[Sample, Float[Array, ""]], Sample]
+HoldFn = Callable[[Sample, Float[Array, ""]], Sample]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +136,13 @@ def solve(velocity_fn: VelocityFn, z_init: Sample, config: SamplerConfig) -> Sam
     return integrate(velocity_fn, z_init, make_schedule(config))
 
 
-def integrate(velocity_fn: VelocityFn, z_init: Sample, schedule: Schedule) -> Sample:
-    """`solve` over ready tables: one scan, so the network is traced and compiled once."""
+def integrate(
+    velocity_fn: VelocityFn, z_init: Sample, schedule: Schedule, hold: HoldFn | None = None
+) -> Sample:
+    """`solve` over ready tables: one scan, so the network is traced and compiled once.
+
+    Before each step `hold(z, σ)`, where it is given, takes the place of the sample.
+    """
     dtype = jnp.promote_types(z_init.dtype, jnp.float32)
     z_init = z_init.astype(dtype)
     rows = (
@@ -149,6 +155,7 @@ def integrate(velocity_fn: VelocityFn, z_init: Sample, schedule: Schedule) -> Sa
     def step(carry: tuple[Sample, ...], row: tuple[Array, ...]) -> tuple[tuple, None]:
         z, corrected_last, x0_last, x0_before = carry
         timestep, sigma, correct, predict = row
+        z = z if hold is None else hold(z, sigma)
         x0 = z - sigma * velocity_fn(z, timestep).astype(dtype)
         corrected = _combine(correct, (z, corrected_last, x0, x0_last, x0_before))
         z = _combine(predict, (corrected, x0, x0_last))

@@ -1,8 +1,8 @@
-"""A latent too large for the network: overlapping tiles of one shape, fused at every step.
+"""A latent too large for the network: overlapping tiles of one shape, fused.
 
-Each tile's velocity is a network call of its own, so its rotary positions start at 0, as those
-of every training crop did. Where tiles overlap, the velocity is their weighted mean, with smooth
-weights that sum to 1 (Bar-Tal et al., MultiDiffusion, Eq. 5), so that all tiles stay one sample.
+The network sees each tile by itself, so its rotary positions start at 0, as those of every
+training crop did. Where tiles overlap, the result is their weighted mean, with smooth weights that
+sum to 1. Fused at every step, all tiles stay one sample (Bar-Tal et al., MultiDiffusion, Eq. 5).
 """
 
 import itertools
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Latent
 from realisvsr_jax.errors import InputError
+from realisvsr_jax.mesh import BATCH, constrain
 
 Size = tuple[int, int, int]
 
@@ -88,30 +89,42 @@ def latent_tile(
     return size, shared  # pyright: ignore[reportReturnType]
 
 
-def fuse(network: Callable[..., Latent], tiling: Tiling, *latents: Latent) -> Latent:
+def fuse(
+    network: Callable[..., Latent], tiling: Tiling, *latents: Latent, batch: int = 1
+) -> Latent:
     """`network(*latents)`, tile by tile; what it returns is the weighted mean of its tiles.
 
-    One tile runs at a time, so memory does not grow with the latent beyond the tiles' results.
-    A single tile is the plain call.
+    `batch` tiles lie behind one another along the batch axis of one call, spread over the mesh in
+    use along its batch axes, whose devices have to divide `batch`. Memory does not grow with the
+    latent beyond the result. A single tile is the plain call.
     """
     if tiling.count == 1:
         return network(*latents)
-    batch, _, _, _, channels = latents[0].shape
-    corners = jnp.asarray(tiling.corners())
+    clips, _, _, _, channels = latents[0].shape
+    corners, factors = tiling.corners(), tiling.weights()
+    calls = -(-tiling.count // batch)
+    # Tiles too many are the first one again, with weights of 0.
+    missing = calls * batch - tiling.count
+    corners = np.concatenate([corners, corners[:1].repeat(missing, 0)])
+    factors = [np.pad(factor, ((0, missing), (0, 0))) for factor in factors]
+    groups = [x.reshape(calls, batch, -1) for x in (corners, *factors)]
 
-    def run(corner: Array) -> Latent:
-        return network(*(_cut(latent, corner, tiling.size) for latent in latents))
+    def together(latent: Latent, corners: Array) -> Float[Array, "n t2 h2 w2 c"]:
+        parts = jnp.concatenate([_cut(latent, corner, tiling.size) for corner in corners])
+        return constrain(parts, BATCH)
 
-    def add(fused: Latent, tile: tuple) -> tuple[Latent, None]:
-        result, corner, t, h, w = tile
-        weight = t[:, None, None, None] * h[:, None, None] * w[:, None]
-        before = _cut(fused, corner, tiling.size)
-        start = (0, *corner, 0)
-        return jax.lax.dynamic_update_slice(fused, before + weight * result, start), None
+    def add(fused: Latent, group: tuple[Array, ...]) -> tuple[Latent, None]:
+        results = network(*(together(latent, group[0]) for latent in latents))
+        results = constrain(results).reshape(batch, clips, *tiling.size, channels)
+        for result, corner, t, h, w in zip(results, *group):
+            weight = t[:, None, None, None] * h[:, None, None] * w[:, None]
+            before = _cut(fused, corner, tiling.size)
+            start = (0, *corner, 0)
+            fused = jax.lax.dynamic_update_slice(fused, before + weight * result, start)
+        return fused, None
 
-    results = jax.lax.map(run, corners)
-    empty = jnp.zeros((batch, *latents[0].shape[1:4], channels), results.dtype)
-    fused, _ = jax.lax.scan(add, empty, (results, corners, *map(jnp.asarray, tiling.weights())))
+    empty = jnp.zeros(latents[0].shape, latents[0].dtype)
+    fused, _ = jax.lax.scan(add, empty, tuple(map(jnp.asarray, groups)))
     return fused
 
 

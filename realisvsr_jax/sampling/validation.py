@@ -57,13 +57,13 @@ class Validator:
         networks: Any,
         sampler: SamplerConfig,
         condition_scale: float,
-        batch: dict[str, jax.Array],
-        seed: jax.Array,
+        batch: dict[str, Any],
+        seed: Any,
     ) -> dict[str, jax.Array]:
         restored = _restored(networks, sampler, condition_scale, batch, seed)
         return self._scores(restored, to_float(batch["gt"]))
 
-    def _score_round_trip(self, vae: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def _score_round_trip(self, vae: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
         truth_again, low, low_again = _round_trip(vae, batch)
         scores = self._scores(truth_again, to_float(batch["gt"]))
         return scores | {"psnr_low": _psnr(low_again, low)}

@@ -31,14 +31,13 @@ from realisvsr_jax.weights.release import (
     RUN_FILE,
     Release,
     is_release,
-    load_card,
     load_release,
     release_hash,
     save_release,
 )
 
 PROGRAMS = "programs"
-FETCHING = 4 * 3600  # seconds that the first process has for the initial weights, of several
+FETCHING = 4 * 3600.0  # seconds that the first process has for the initial weights, of several
 # What may change between two starts of one run: none of it alters a step's result, but for
 # the rounding of sums, whose order `mesh` and `accumulate` change.
 MAY_CHANGE = (
@@ -202,7 +201,7 @@ def _start(folder: Path, config: TrainingConfig, release: Release) -> None:
     """Writes what makes `folder` a RUN."""
     folder.mkdir(parents=True, exist_ok=True)
     init = networks.weights_path(config.init).absolute() if config.init else None
-    by_reference = not (config.init_vae or config.prompt_cache) and init and is_complete(init)
+    by_reference = not (config.init_vae or config.prompt_cache) and init and is_release(init)
     if not by_reference:
         init = folder / "init"
         save_release(init, release, overwrite=True)
@@ -215,12 +214,6 @@ def _start(folder: Path, config: TrainingConfig, release: Release) -> None:
     }
     with replacing(folder / RUN_FILE) as partial:
         partial.write_text(json.dumps(run, indent=1) + "\n")
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a release has a control branch, so that nothing is drawn when it is read."""
-    model = load_card(folder).model if is_release(folder) else None
-    return model is not None and model.cpc is not None
 
 
 def read_run(folder: Path) -> dict[str, Any]:

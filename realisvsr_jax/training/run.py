@@ -95,6 +95,9 @@ def train(
     release = checkpoint.open_run(
         folder, config, lambda r: check_prompts(config, r, clips), sharding.placement(mesh)
     )
+    if mesh:
+        vae, model = (part and sharding.placed_network(part, mesh) for part in _networks(release))
+        release = dataclasses.replace(release, vae=vae, model=model)
     trained = release.vae if config.task == "vae" else release.model
     assert trained is not None
     parts, params = partition(trained, config.parameters)
@@ -351,5 +354,9 @@ def _gathered(release: Release) -> Release:
     """With networks that the first process can write."""
     if cluster.is_alone():
         return release
-    vae, model = (part and sharding.gathered(part) for part in (release.vae, release.model))
+    vae, model = (part and sharding.gathered(part) for part in _networks(release))
     return dataclasses.replace(release, vae=vae, model=model)
+
+
+def _networks(release: Release) -> tuple[Any, Any]:
+    return release.vae, release.model

@@ -205,6 +205,12 @@ def placement(mesh: Mesh | None) -> Callable[[tuple[Any, ...], Shape], NamedShar
     return lambda path, shape: NamedSharding(mesh, spec("/".join(map(str, path)), shape, mesh))
 
 
+def placed_network(network: Any, mesh: Mesh) -> Any:
+    """The network on the mesh, also what was drawn and not read."""
+    graph, state = nnx.split(network)
+    return nnx.merge(graph, place(state, of_state(state, mesh)))
+
+
 def gathered(network: Any) -> Any:
     """The network with its parameters whole on the host; every process has to call this.
 

@@ -115,6 +115,18 @@ class Middle(nnx.Module):
         return x, (before, after)
 
 
+@dataclasses.dataclass(frozen=True)
+class Exit:
+    """The way out of a half: its norm and its last convolution, as one layer."""
+
+    norm: Norm
+    conv: CausalConv
+
+    def __call__(self, x: Features, cache: Any = None) -> tuple[Resized, Any]:
+        """To the channels of the convolution."""
+        return self.conv(jax.nn.silu(self.norm(x)), cache)
+
+
 class Half(nnx.Module):
     """Encoder or decoder: a convolution, a chain of blocks, and the way out."""
 
@@ -131,13 +143,16 @@ class Half(nnx.Module):
 
     def __call__(self, x: Features, cache: Any = None) -> tuple[Resized, Any]:
         """Caches are a tuple in the order of the layers."""
-        caches = cache or (None,) * (len(self.chain) + 2)
+        layers = self.layers()
         new = []
-        for layer, old in zip((self.conv_in, *self.chain), caches):
+        for layer, old in zip(layers, cache or (None,) * len(layers)):
             x, kept = layer(x, old)
             new.append(kept)
-        x, kept = self.conv_out(jax.nn.silu(self.norm(x)), caches[-1])
-        return x, (*new, kept)
+        return x, tuple(new)
+
+    def layers(self) -> list[Any]:
+        """All of them, in order; each is called as `(x, cache) -> (y, cache)`."""
+        return [self.conv_in, *self.chain, Exit(self.norm, self.conv_out)]
 
 
 def _encoder(config: VAEConfig, rngs: nnx.Rngs) -> Half:
@@ -222,12 +237,12 @@ class WanVAE(nnx.Module):
         Raises ValueError for another number of frames.
         """
         (mean, _), cache = self._moments(video, cache)
-        offset, scale = self._statistics()
+        offset, scale = self.statistics()
         return (mean - offset) / scale, cache
 
     def decode_chunk(self, latent: Latent, cache: Any) -> tuple[Video, Any]:
         """The next latent frames of a stream; cache None at its start."""
-        offset, scale = self._statistics()
+        offset, scale = self.statistics()
         video, cache = self._decode(latent * scale + offset, cache)
         return jnp.clip(video, -1.0, 1.0), cache
 
@@ -258,5 +273,6 @@ class WanVAE(nnx.Module):
     def _decode(self, z: Latent, cache: Any) -> tuple[Video, Any]:
         return self.decoder(self.from_latent.valid(z), cache)
 
-    def _statistics(self) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
+    def statistics(self) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
+        """Mean and deviation of each channel, with which latents are normalised."""
         return jnp.asarray(self.config.mean), jnp.asarray(self.config.std)

@@ -1,7 +1,8 @@
 """RGB from a file's own YUV and back, with the matrix that its colour tags name.
 
-Eight bits a channel; the transfer function and the primaries are carried as tags and never
-applied, so that what is read and written again keeps its look on every screen.
+Eight bits a channel, or sixteen where asked for; the transfer function and the primaries are
+carried as tags and never applied, so that what is read and written again keeps its look on every
+screen.
 """
 
 from typing import Any
@@ -31,11 +32,15 @@ def matrix_of(colorspace: int, width: int, height: int) -> int:
     return 1 if width >= 1280 or height > 576 else 6
 
 
-def to_rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:
-    """A decoded frame as uint8 [H, W, 3] RGB, upright."""
+def to_rgb(frame: Any, reformatter: VideoReformatter, deep: bool = False) -> np.ndarray:
+    """A decoded frame as uint8 [H, W, 3] RGB, upright; uint16 with `deep`."""
     matrix = matrix_of(int(frame.colorspace), frame.width, frame.height)
     rgb = reformatter.reformat(
-        frame, format="rgb24", src_colorspace=_SWSCALE[matrix], interpolation=_QUALITY, threads=1
+        frame,
+        format="rgb48le" if deep else "rgb24",
+        src_colorspace=_SWSCALE[matrix],
+        interpolation=_QUALITY,
+        threads=1,
     ).to_ndarray()
     transpose, flip_y, flip_x, _ = orientation(frame)
     rgb = rgb.transpose(1, 0, 2) if transpose else rgb
@@ -49,8 +54,9 @@ def from_rgb(
     color_range: int,
     reformatter: VideoReformatter,
 ) -> Any:
-    """uint8 [H, W, 3] RGB as a frame in `pix_fmt`, tagged with the matrix and range used."""
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    """[H, W, 3] RGB, uint8 or uint16, as a frame in `pix_fmt`, tagged with the matrix used."""
+    kind = "rgb24" if rgb.dtype == np.uint8 else "rgb48le"
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=kind)
     if matrix == RGB:
         return reformatter.reformat(frame, format=pix_fmt, threads=1)
     frame = reformatter.reformat(

@@ -31,7 +31,7 @@ class VideoInfo:
     `colorspace`, `primaries` and `transfer` are code points of ITU-T H.273 (2 where the file
     does not say); `color_range` is 1 for limited, 2 for full, 0 where the file does not say.
     `rotation` is what was undone, in degrees clockwise. `num_frames` is None where the header
-    does not know it.
+    does not know it. `bit_depth` is that of a channel; `interlaced` is said of the first frame.
     """
 
     width: int
@@ -48,6 +48,9 @@ class VideoInfo:
     pix_fmt: str = "rgb24"
     has_audio: bool = False
     has_subtitles: bool = False
+    bit_depth: int = 8
+    has_alpha: bool = False
+    interlaced: bool = False
 
 
 @contextmanager
@@ -115,6 +118,9 @@ def describe(container: InputContainer, stream: VideoStream, frame: Any) -> Vide
         pix_fmt=frame.format.name,
         has_audio=bool(container.streams.audio),
         has_subtitles=bool(container.streams.subtitles),
+        bit_depth=max((c.bits for c in frame.format.components), default=8),
+        has_alpha=any(c.is_alpha for c in frame.format.components),
+        interlaced=bool(frame.interlaced_frame),
     )
 
 

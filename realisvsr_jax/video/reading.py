@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from realisvsr_jax.video.info import VideoInfo, describe, opened, start_of, vide
 from realisvsr_jax.video.truncation import refuse_truncated
 
 PathLike = str | os.PathLike[str]
+Convert = Callable[[Any], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ def probe(path: PathLike, count: bool = False) -> VideoInfo:
     With `count`, `num_frames` is always known, at the cost of reading the file through once.
     Raises InputError for whatever is no readable video with at least one frame.
     """
-    if Path(path).is_dir():
+    if folders.holds_pictures(path):
         return folders.probe_frames(path)
     with opened(path) as container:
         stream = video_stream(container, path)
@@ -95,7 +96,7 @@ def read_video(
     Raises InputError for an unreadable file and for a start beyond the end.
     """
     _refuse_range(start, frames)
-    if Path(path).is_dir():
+    if folders.holds_pictures(path):
         pictures = folders.read_frames(path, start, frames)
         info = folders.probe_frames(path)
         shown = tuple((start + k) / info.rate for k in range(len(pictures)))
@@ -128,15 +129,35 @@ def read_clip(path: PathLike, start: int, frames: int) -> Clip:
 
 
 def stream_video(
-    path: PathLike, start: int = 0, frames: int | None = None, *, threads: int = 0
+    path: PathLike,
+    start: int = 0,
+    frames: int | None = None,
+    *,
+    threads: int = 0,
+    deep: bool = False,
+    damage: list[str] | None = None,
+    convert: Convert | None = None,
 ) -> tuple[VideoInfo, Iterator[tuple[np.ndarray, Fraction]]]:
     """`read_video` one frame at a time: the info and an iterator of (uint8 [H, W, 3], seconds).
 
     The first frame is decoded before this returns, so that bad input is an error here. The
     file closes when the iterator ends or is dropped.
+
+    Args:
+      deep: uint16 frames.
+      damage: a list; where the file is cut short or breaks in the middle, the frames end there
+        and the list says why, in place of an InputError.
+      convert: makes an array of PyAV's frame, or of a picture's, in place of RGB at full size.
     """
     _refuse_range(start, frames)
-    stream = _stream(Path(path), start, frames, threads)
+    if folders.holds_pictures(path):
+        info = folders.probe_frames(path)
+        pictures = folders.stream_frames(path, start, frames, deep)
+        shown = (((start + k) / info.rate, p) for k, p in enumerate(pictures))
+        return info, ((p if convert is None else convert(p), time) for time, p in shown)
+    reformatter = VideoReformatter()
+    convert = convert or (lambda frame: to_rgb(frame, reformatter, deep))
+    stream = _stream(Path(path), start, frames, threads, convert, damage)
     info = next(stream)
     assert isinstance(info, VideoInfo)
     first = next(stream, None)
@@ -156,25 +177,39 @@ def frame_table(path: PathLike) -> FrameTable:
 
 @functools.lru_cache(maxsize=512)
 def _frame_table(path: str, version: tuple[int, int] | None) -> FrameTable:
-    with opened(path) as container:
-        stream = video_stream(container, path)
-        packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
-    pts = [p.pts for p in packets if p.pts is not None]
-    if not pts or len(pts) < len(packets):
+    stamps: list[tuple[int | None, bool]] = []
+    try:
+        with opened(path) as container:
+            # Of each packet its time alone, so that a film is not held in memory.
+            for packet in container.demux(video_stream(container, path)):
+                if packet.size and not packet.is_discard:
+                    stamps.append((packet.pts, packet.is_keyframe))
+    except (av.FFmpegError, OSError):
         return FrameTable((), (), False)
-    seekable = packets[0].is_keyframe and pts[0] == min(pts) and len(set(pts)) == len(pts)
-    keys = sorted(stamp for packet, stamp in zip(packets, pts) if packet.is_keyframe)
+    pts = [stamp for stamp, _ in stamps if stamp is not None]
+    if not pts or len(pts) < len(stamps):
+        return FrameTable((), (), False)
+    seekable = stamps[0][1] and pts[0] == min(pts) and len(set(pts)) == len(pts)
+    keys = sorted(stamp for stamp, (_, is_key) in zip(pts, stamps) if is_key)
     return FrameTable(tuple(sorted(pts)), tuple(keys), seekable)
 
 
-def _stream(path: Path, start: int, frames: int | None, threads: int) -> Iterator[Any]:
+def _stream(
+    path: Path,
+    start: int,
+    frames: int | None,
+    threads: int,
+    convert: Convert,
+    damage: list[str] | None,
+) -> Iterator[Any]:
     """Yields the VideoInfo, then (frame, seconds) for each frame asked for."""
     with opened(path) as container:
         stream = video_stream(container, path)
-        refuse_truncated(container, stream, path)
+        short = _cut_short(container, stream, path, damage)
         stream.thread_type = "AUTO" if threads != 1 else "NONE"
         stream.thread_count = threads
-        decoded, skip = _from(container, stream, path, start)
+        decoded, skip = _from(container, stream, path, start, short)
+        decoded = decoded if damage is None else _to_damage(decoded, damage)
         first = next(decoded, None)
         if first is None:
             raise InputError(f"{path} has no frames; name a video with pictures in it")
@@ -182,7 +217,6 @@ def _stream(path: Path, start: int, frames: int | None, threads: int) -> Iterato
         yield info
         decoded = itertools.chain((first,), decoded)
         stop = None if frames is None else skip + frames
-        reformatter = VideoReformatter()
         size, origin, clock = (first.width, first.height), start_of(container), _Clock(info.rate)
         for k, frame in enumerate(itertools.islice(decoded, skip, stop), start):
             if (frame.width, frame.height) != size:
@@ -190,7 +224,29 @@ def _stream(path: Path, start: int, frames: int | None, threads: int) -> Iterato
                     f"{path}: frame {k} is {frame.width}×{frame.height}, the first "
                     f"{size[0]}×{size[1]}; split the video where its size changes"
                 )
-            yield to_rgb(frame, reformatter), clock.time(frame, k, origin)
+            yield convert(frame), clock.time(frame, k, origin)
+
+
+def _cut_short(
+    container: InputContainer, stream: VideoStream, path: Path, damage: list[str] | None
+) -> bool:
+    """Whether a file ends before it should; says so in `damage`, or raises InputError."""
+    try:
+        refuse_truncated(container, stream, path)
+    except InputError as error:
+        if damage is None:
+            raise
+        damage.append(str(error))
+        return True
+    return False
+
+
+def _to_damage(decoded: Iterator[Any], damage: list[str]) -> Iterator[Any]:
+    """Frames up to where reading fails."""
+    try:
+        yield from decoded
+    except InputError as error:
+        damage.append(str(error))
 
 
 class _Clock:
@@ -212,7 +268,7 @@ class _Clock:
 
 
 def _from(
-    container: InputContainer, stream: VideoStream, path: Path, start: int
+    container: InputContainer, stream: VideoStream, path: Path, start: int, short: bool
 ) -> tuple[Iterator[Any], int]:
     """Decoded frames, and how many of them come before frame `start`.
 
@@ -225,22 +281,36 @@ def _from(
         first = bisect.bisect_left(table.pts, key)
         if first:
             container.seek(key, stream=stream)
-            decoded = _decoded(container, stream, path, first)
+            decoded = _decoded(container, stream, path, first, short)
             landed = next(decoded, None)
             if landed is not None and landed.pts == key and not landed.is_corrupt:
                 return itertools.chain((landed,), decoded), start - first
             container.seek(0, stream=stream)
-    return _decoded(container, stream, path), start
+    return _decoded(container, stream, path, 0, short), start
 
 
 def _decoded(
-    container: InputContainer, stream: VideoStream, path: PathLike, index: int = 0
+    container: InputContainer,
+    stream: VideoStream,
+    path: PathLike,
+    index: int = 0,
+    short: bool = False,
 ) -> Iterator[Any]:
-    """All frames in presentation order from where the container stands, at frame `index`."""
+    """All frames in presentation order from where the container stands, at frame `index`.
+
+    Those of a file cut `short` end before the packet in which it is cut.
+    """
     try:
-        for frame in container.decode(stream):
-            yield frame
-            index += 1
+        for packet in container.demux(stream):
+            cut = short and packet.is_corrupt
+            if cut:
+                packet = av.Packet()  # empty: what the decoder still holds
+                packet.stream, packet.time_base = stream, stream.time_base
+            for frame in packet.decode():
+                yield frame
+                index += 1
+            if cut:
+                return
     except (av.FFmpegError, OSError) as error:
         total = stream.frames or "unknown"
         raise InputError(

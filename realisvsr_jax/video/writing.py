@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.video.encoding import FORMATS, Encoder
+from realisvsr_jax.video.encoding import FORMATS, Coding, Encoder
 from realisvsr_jax.video.folders import write_picture
 from realisvsr_jax.video.info import FOLDER_RATE, VideoInfo, no_space
 from realisvsr_jax.video.reading import PathLike, probe, stream_video
@@ -28,13 +28,18 @@ _NUMBERED = re.compile(r"\d{8,}\.png")
 
 
 def check_output(
-    path: PathLike, *, inputs: Sequence[PathLike] = (), overwrite: bool = False
+    path: PathLike,
+    *,
+    inputs: Sequence[PathLike] = (),
+    overwrite: bool = False,
+    picture: bool = False,
 ) -> None:
     """Raises InputError where `path` cannot or must not be written; for before any work.
 
     A path without a suffix, or of a folder, stands for a folder of PNG frames; one with a
     video's suffix never does. What is there already is replaced with `overwrite` alone, and a
-    folder only if it has nothing but numbered frames in it; an input is never replaced.
+    folder only if it has nothing but numbered frames in it; an input is never replaced. With
+    `picture`, a .png is an output as well.
     """
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
@@ -42,12 +47,13 @@ def check_output(
     for source in inputs:
         if target.exists() and os.path.exists(source) and os.path.samefile(target, source):
             raise InputError(f"{path} is the input itself; name another output")
-    if not _is_folder(target) and target.suffix.lower() not in FORMATS:
+    formats = [*FORMATS, *([".png"] if picture else [])]
+    if not _is_folder(target) and target.suffix.lower() not in formats:
         raise InputError(
             f"{path}: {target.suffix} is no format that can be written; name it "
-            f"{', '.join(FORMATS)}, or without a suffix for a folder of frames"
+            f"{', '.join(formats)}, or without a suffix for a folder of frames"
         )
-    if target.is_dir() and target.suffix.lower() in FORMATS:
+    if target.is_dir() and target.suffix.lower() in formats:
         raise InputError(f"{path} is a folder, though named as a video file; name another output")
     if target.is_dir():
         _check_folder(path, target, overwrite)
@@ -105,7 +111,7 @@ class VideoWriter:
         self._part = self._target.with_name(f".{secrets.token_hex(8)}.part")
         self._info, self._start, self._end = info, start, end
         self._source = None if source is None or Path(source).is_dir() else source
-        self._coding = {"lossless": lossless, "codec": codec, "crf": crf}
+        self._coding = Coding(codec, crf, lossless=lossless)
         self._sink: _Folder | _File | None = None
 
     def __enter__(self) -> "VideoWriter":
@@ -113,7 +119,7 @@ class VideoWriter:
 
     def write(self, frame: UInt8[np.ndarray, "H W 3"], time: Fraction) -> None:
         """Adds an RGB frame shown at `time`, in seconds of the input."""
-        with self._room():
+        with room(self._path):
             if self._sink is None:
                 self._sink = self._open(*frame.shape[:2])
             self._sink.write(frame, time - self._start)
@@ -136,7 +142,7 @@ class VideoWriter:
         if _is_folder(self._target):
             return _Folder(self._part, height, width)
         suffix = self._target.suffix.lower()
-        encoder = Encoder(self._part, suffix, self._info, width, height, **self._coding)
+        encoder = Encoder(self._part, suffix, self._info, width, height, self._coding)
         if self._source is None:
             return _File(self._part, encoder, None)
         tracks = Tracks(self._source, encoder.container, self._start, self._end)
@@ -145,22 +151,21 @@ class VideoWriter:
     def _finish(self) -> None:
         if self._sink is None:
             raise InputError(f"{self._path}: there are no frames to write")
-        with self._room():
+        with room(self._path):
             self._sink.finish()
-            _replace(self._part, self._target)
+            put(self._part, self._target)
 
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            why = (error.strerror or "").lower()
-            if no_space(error):
-                raise InputError(
-                    f"{self._path}: no space left while writing ({why}); free some or name "
-                    "an output elsewhere"
-                ) from error
-            raise InputError(f"{self._path} cannot be written: {why}") from error
+
+@contextmanager
+def room(path: PathLike, advice: str = "free some or name an output elsewhere") -> Iterator[None]:
+    """A write that fails in the block, for want of space above all, is an InputError."""
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        if no_space(error):
+            raise InputError(f"{path}: no space left while writing ({why}); {advice}") from error
+        raise InputError(f"{path} cannot be written: {why}") from error
 
 
 class _Folder:
@@ -263,11 +268,19 @@ def _plain(frames: np.ndarray, rate: Fraction) -> VideoInfo:
     return VideoInfo(frames.shape[2], frames.shape[1], rate, 1 / rate)
 
 
+def kind_of(target: Path) -> str:
+    """What an output is by its name: "video", "picture", or "frames" for a folder of them."""
+    if _is_folder(target):
+        return "frames"
+    return "picture" if target.suffix.lower() == ".png" else "video"
+
+
 def _is_folder(target: Path) -> bool:
     return target.is_dir() or not target.suffix
 
 
-def _replace(part: Path, target: Path) -> None:
+def put(part: Path, target: Path) -> None:
+    """A finished file or folder takes the name of `target`, in place of what is there."""
     if not target.is_dir():
         os.replace(part, target)
         return

@@ -41,17 +41,17 @@ def test_large_scores_stay_finite():
     np.testing.assert_allclose(out, float64_attention(q, k, v), rtol=1e-4, atol=1e-2)
 
 
-@pytest.mark.parametrize("queries", [1, 4, 10])
-def test_chunked_equals_whole_in_value_and_gradient(queries):
+@pytest.mark.parametrize("scores", [1, 4 * 13, 2 * 11 * 13, 5 * 11 * 13])
+def test_chunked_equals_whole_in_value_and_gradient(scores):
+    """Room for one query, for four of one head, for two heads, and for five of six: three."""
     q, k, v = random_qkv()
     direction = jax.random.normal(jax.random.key(1), v.shape[:1] + q.shape[1:])
-    per_query = q.shape[0] * q.shape[2] * k.shape[1]
 
     def run(max_scores):
         out, pull = jax.vjp(lambda *x: xla_attention(*x, max_scores=max_scores), q, k, v)
         return out, *pull(direction)
 
-    for chunked, whole in zip(run(queries * per_query), run(11 * per_query)):
+    for chunked, whole in zip(run(scores), run(6 * 11 * 13)):
         np.testing.assert_allclose(chunked, whole, atol=5e-6)
 
 
@@ -68,8 +68,9 @@ def test_long_sequences_never_hold_all_scores():
 
 
 @pytest.mark.parametrize("keys", [4096, 4000])
-def test_long_chunked_equals_whole_with_padded_keys(keys):
+def test_long_chunked_equals_whole_with_padded_keys(keys, monkeypatch):
     """4096 tokens of head dimension 128, three chunks that do not divide: relative error 1e-5."""
+    monkeypatch.setitem(backends.MAX_SCORES, "cpu", 2**27)
     seeds = jax.random.split(jax.random.key(2), 4)
     q, k, v, direction = (jax.random.normal(seed, (1, 4096, 1, 128)) for seed in seeds)
 
@@ -146,3 +147,27 @@ def test_cudnn_equals_xla(keys):
         np.testing.assert_allclose(fused.astype(jnp.float32), plain.astype(jnp.float32), atol=3e-2)
         if keys is not None and plain.shape[1] == 13:
             assert not np.any(fused[:, keys:])
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "head_dim", "backend"),
+    [
+        ("tpu", jnp.bfloat16, 128, "splash"),
+        ("tpu", jnp.float32, 24, "splash"),
+        ("gpu", jnp.bfloat16, 128, "cudnn"),
+        ("gpu", "float16", 64, "cudnn"),
+        ("gpu", jnp.float32, 128, "xla"),
+        ("gpu", jnp.bfloat16, 20, "xla"),
+        ("cpu", jnp.bfloat16, 128, "xla"),
+    ],
+)
+def test_auto_is_the_platforms_own(platform, dtype, head_dim, backend):
+    assert backends.resolved("auto", platform, dtype, head_dim) == backend
+    assert backends.resolved("splash", platform, dtype, head_dim) == "splash"
+
+
+def test_auto_is_the_reference_on_a_cpu():
+    if jax.default_backend() != "cpu":
+        pytest.skip("another backend has its own kernel")
+    q, k, v = random_qkv()
+    np.testing.assert_array_equal(attention(q, k, v, backend="auto"), attention(q, k, v))

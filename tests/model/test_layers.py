@@ -10,6 +10,7 @@ from realisvsr_jax.model.layers import (
     LayerNorm,
     PatchEmbedding,
     apply_rope,
+    apply_rope_by_product,
     layer_norm,
     rope_split,
     rope_table,
@@ -64,6 +65,17 @@ def test_rope_of_bfloat16_is_computed_in_float32():
     out = apply_rope(x, rope)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_array_equal(out, exact.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_rope_as_a_product_equals_rope_in_pairs(dtype):
+    rope = rope_table((2, 3, 4), 20)
+    x = jax.random.normal(jax.random.key(0), (2, 24, 3, 20)).astype(dtype)
+    wanted, found = apply_rope(x, rope), apply_rope_by_product(x, rope)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(
+        np.float32(found), np.float32(wanted), rtol=2 * jnp.finfo(dtype).eps, atol=1e-6
+    )
 
 
 def test_sinusoid_is_that_of_float64_cosines_first():

@@ -7,8 +7,12 @@ import sys
 
 import pytest
 
+from configs import smoke, wan13b
+from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.planning.topologies import parse
+from realisvsr_jax.planning import lower
+from realisvsr_jax.planning.topologies import GRIDS, parse
+from realisvsr_jax.training.settings import TrainingConfig
 
 
 def plan(*options):
@@ -40,6 +44,24 @@ def test_a_step_on_eight_virtual_devices():
     assert bucket["collectives"]["all-gather"]["count"] > 0
     # The moments and the average of what is trained, shared out over fsdp × seq.
     assert 0 < bucket["optimizer_bytes"] < 4 * bucket["parameters_bytes"]
+    assert 0 < bucket["encode_peak_bytes"] < bucket["total_bytes_per_chip"]
+    assert bucket["activations_bytes"] == bucket["memory"]["temporaries"]
+    assert bucket["flops"]["vae"] > 0
+    roof = bucket["roofline"]
+    assert roof["seconds"] == roof[roof["bound"]] >= roof["arithmetic"] > 0
+
+
+def test_a_restoration_on_one_of_two_devices():
+    ended = plan("--topology=cpu:2", "--json", "--program=sample", "--bucket=1x96x128")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert (found["program"], found["fits"], found["chips"]) == ("sample", True, 2)
+    assert found["tile"] == [1, 96, 128]
+    names = [part["name"] for part in found["parts"]]
+    assert names == ["VAE encode, first frame", "sampler, 20 steps", "VAE decode, first frame"]
+    # Both networks lie on the device, whichever program runs.
+    assert all(part["total_bytes_per_chip"] > part["weights_bytes"] > 0 for part in found["parts"])
+    assert not any(part["collectives"] for part in found["parts"])
 
 
 @pytest.mark.parametrize(
@@ -47,7 +69,12 @@ def test_a_step_on_eight_virtual_devices():
     [
         ([], "give --config configs/NAME.py and --topology KIND:GRID"),
         (["--topology=v9:4x4"], "kinds: v5e, v5p, v6e, a100, h100, h200, cpu"),
+        (["--topology=v6e:3x3"], "does not exist; v6e comes as 1x1, 2x2, 2x4, 4x4, 4x8, 8x8"),
         (["--topology=cpu:8", "--config.mesh.seq=3"], "which does not fill 8 devices"),
+        (
+            ["--topology=cpu:1", "--bucket=5x96x97"],
+            "--bucket 5x96x97 is not in data.buckets, which has 5x96x96, 1x96x128",
+        ),
         (["--topology=cpu:8", "--config.accumulate=2"], "do not divide the 1 clips of a micro"),
     ],
 )
@@ -64,10 +91,34 @@ def test_topologies_that_are_none(name):
         parse(name)
 
 
+@pytest.mark.parametrize("name", ["v6e:3x3", "v5e:4x4x4", "v5p:4x4", "v5p:4x4x6", "v5p:0x4x4"])
+def test_grids_that_no_tpu_comes_in(name):
+    with pytest.raises(InputError, match=f"'{name}' does not exist; {name[:3]} comes as .*2x2"):
+        parse(name)
+
+
 def test_a_topology_is_its_chips():
     assert parse("v5p:4x4x4").chips == 64
+    assert parse("v5p:4x4x20").chips == 320
     assert parse("h100:8").is_estimate
-    assert parse("v6e:8x8").attention == "splash"
+    for kind, grids in GRIDS.items():
+        assert all(parse(f"{kind}:{grid}").chips for grid in grids)
+
+
+@pytest.mark.parametrize(
+    ("config", "topology", "attention", "conv"),
+    [
+        (wan13b, "v5e:4x4", "splash", "native"),
+        (wan13b, "h100:8", "xla", "native"),
+        (wan13b, "cpu:8", "xla", "taps"),
+        (smoke, "v5e:4x4", "xla", "native"),
+    ],
+)
+def test_kernels_are_those_that_a_run_would_take_there(config, topology, attention, conv):
+    """A kernel that the configuration names stays; no compiler for GPUs is at hand."""
+    wanted = settings.from_mapping(TrainingConfig, config.get_config().to_dict())
+    found = lower.as_run_on(wanted, parse(topology))
+    assert (found.model.dit.attention, found.vae.conv) == (attention, conv)
 
 
 def test_without_the_tpu_compiler_it_says_how_to_get_it(monkeypatch):

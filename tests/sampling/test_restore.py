@@ -30,7 +30,8 @@ def model(tiny_release):
     fast = {"compiler_options": {"xla_backend_optimization_level": 0}}
     restorer._encode = jax.jit(restorer._encode_chunk, **fast)
     restorer._decode = jax.jit(restorer._decode_chunk, **fast)
-    restorer._sample = jax.jit(restorer._sample_latent, static_argnames="tiling", **fast)
+    names = ("tiling", "batch", "fusing")
+    restorer._sample = jax.jit(restorer._sample_latent, static_argnames=names, **fast)
     return restorer
 
 

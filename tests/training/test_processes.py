@@ -140,9 +140,9 @@ def test_a_process_that_never_arrives_is_one_line(tmp_path):
             "--initialization_timeout=2",
         ),
     )
-    assert process.wait(120) == 1
+    assert process.wait(200) == 75
     said = output(tmp_path / "run").splitlines()
-    assert said[-1].startswith("error: the processes of this run at 127.0.0.1:9 did not all come")
+    assert said[-1].startswith("another process of this run has ended, or did not come in time")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,0 +1,113 @@
+"""The weights of a release, a RUN or a checkpoint, as a job needs them."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from realisvsr_jax.jobs.scene import Needs, Outlook
+from realisvsr_jax.sampling import restore
+from realisvsr_jax.sampling.layout import make_layout
+from realisvsr_jax.sampling.options import Options
+from realisvsr_jax.sampling.plan import ScenePlan, plan
+from realisvsr_jax.sampling.scene import SceneRestorer, state_arrays, state_from
+from realisvsr_jax.video import VideoInfo
+from realisvsr_jax.weights.release import CARD, load_card
+
+
+class Released:
+    """Opens scenes with the weights at `folder`, which are read at the first one.
+
+    `height` is that of the result, in place of the options' scale.
+    """
+
+    def __init__(
+        self, folder: Path, text_encoder: str | None, options: Options, height: int | None = None
+    ):
+        self.folder, self._text_encoder = folder, text_encoder
+        self._options, self._height = options, height
+        self._opened: tuple[Any, SceneOf] | None = None
+
+    def outlook(self, info: VideoInfo) -> Outlook:
+        """For a video; reads a release's card alone, other weights whole."""
+        options = self._options_for(info)
+        layout = make_layout(self._card, info.height, info.width, options)
+        needs = functools.partial(self._needs, info, options)
+        return Outlook(layout.size, layout.windows, functools.lru_cache(needs))
+
+    def scene(self, info: VideoInfo) -> "SceneOf":
+        """For a video; those of the last size stay compiled."""
+        key = (info.height, info.width)
+        if self._opened is None or self._opened[0] != key:
+            self._opened = None
+            self._opened = (key, SceneOf(self._restorer, *key, self._options_for(info)))
+        return self._opened[1]
+
+    @functools.cached_property
+    def _restorer(self) -> Any:
+        return restore.load(self.folder, self._text_encoder)
+
+    @functools.cached_property
+    def _card(self) -> Any:
+        if (self.folder / CARD).is_file():
+            card = load_card(self.folder)
+            if card.vae is not None and card.model is not None:
+                return card
+        return self._restorer.card  # or the error that says what is missing
+
+    def _options_for(self, info: VideoInfo) -> Options:
+        if self._height is None:
+            return self._options
+        return dataclasses.replace(self._options, scale=self._height / info.height)
+
+    def _needs(self, info: VideoInfo, options: Options, frames: int) -> Needs:
+        found = plan(
+            self._card,
+            info.height,
+            info.width,
+            frames,
+            options,
+            devices=jax.local_device_count(),
+            itemsize=4 if info.bit_depth > 8 else 1,
+        )
+        sampler = self._card.sampler
+        guidance = sampler.guidance if options.guidance is None else options.guidance
+        layout = make_layout(self._card, info.height, info.width, options)
+        tiles = sum(layout.tiling(span.size).count for span in layout.spans(frames))
+        return Needs(
+            passes=tiles * found.steps * (1 if guidance == 1 else 2),
+            tiles=self._tiles(found),
+            host=found.host_bytes,
+            state=found.state_bytes,
+            device=max(found.device_bytes.values()),
+            device_limit=device_memory(),
+        )
+
+    def _tiles(self, found: ScenePlan) -> str:
+        if found.tiling.count == 1:
+            return "untiled"
+        rows, columns = (len(starts) for starts in found.tiling.starts[1:])
+        height, width = (side * self._card.vae.spatial_factor for side in found.tiling.size[1:])
+        return f"{rows}×{columns} tiles of {height}×{width}, {found.batch} at once"
+
+
+def device_memory() -> int | None:
+    """Bytes that a device of this process has; None where it shares the host's."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return statistics.get("bytes_limit")
+
+
+class SceneOf(SceneRestorer):
+    """A restorer of scenes whose state can be kept."""
+
+    def state_arrays(self, state: Any) -> dict[str, np.ndarray]:
+        """A state as arrays, bit by bit."""
+        return state_arrays(state)
+
+    def state_from(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """What `state_arrays` took apart."""
+        return state_from(arrays)

@@ -1,0 +1,85 @@
+"""Whether tiles and windows show: what changes at their borders against what changes elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Shaped
+
+from realisvsr_jax.sampling.tiles import Tiling
+
+Frames = Shaped[np.ndarray, "T H W 3"]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Numbers of pixels before which something begins or ends, along height and along width."""
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean absolute change at the borders and elsewhere, in [−1, 1] pixels; 1 is no border."""
+
+    at: float
+    elsewhere: float
+
+    @property
+    def ratio(self) -> float:
+        """Above 1 where borders show."""
+        return self.at / self.elsewhere if self.elsewhere else float(self.at > 0) * np.inf + 1.0
+
+
+def seam_score(output: Frames, untiled: Frames, lines: Lines, shift: tuple[int, int]) -> Score:
+    """Of the tiles' borders: the gradient across `lines` of what tiling changed.
+
+    Both clips are uint8 or floats in [−1, 1]; `untiled` was restored without tiles, of the same
+    seed. Elsewhere is the same grid shifted by `shift` (rows, columns), half a tile, both ways, as
+    far as it lies in the picture and off the lines.
+    """
+    change = _floats(output) - _floats(untiled)
+    at, elsewhere = [], []
+    for axis, (borders, by) in enumerate(zip((lines.rows, lines.columns), shift), start=1):
+        gradient = np.abs(np.diff(change, axis=axis)).mean(axis=(0, 3 - axis, 3))
+        at.extend(gradient[line - 1] for line in borders)
+        shifted = {line + sign * by for line in borders for sign in (-1, 1)} - set(borders)
+        elsewhere.extend(gradient[line - 1] for line in shifted if 0 < line <= len(gradient))
+    return Score(*(float(np.mean(found)) if found else 0.0 for found in (at, elsewhere)))
+
+
+def time_score(output: Frames, borders: Sequence[int], untiled: Frames | None = None) -> Score:
+    """Of the windows' borders: the change from the frame before each of `borders` to it.
+
+    Elsewhere is from every other frame to the next. With `untiled`, a clip that was restored in
+    one window, only the difference from it counts, so that its own motion does not.
+    """
+    video = _floats(output) - (0.0 if untiled is None else _floats(untiled))
+    change = np.abs(np.diff(video, axis=0)).mean(axis=(1, 2, 3))
+    at = np.isin(np.arange(1, len(video)), list(borders))
+    return Score(*(float(change[rows].mean()) if rows.any() else 0.0 for rows in (at, ~at)))
+
+
+def tile_lines(tiling: Tiling, factor: int) -> tuple[Lines, tuple[int, int]]:
+    """The borders of the tiles within the picture, in pixels, and half a tile.
+
+    `factor` is pixels a latent position. Both ends of a tile are borders. Where half a tile leads
+    from borders to borders, as between tiles that share their halves, a part of it is taken.
+    """
+    found, shift = [], []
+    for starts, size in zip(tiling.starts[1:], tiling.size[1:]):
+        whole = starts[-1] + size
+        edges = {edge for start in starts for edge in (start, start + size)} - {0, whole}
+        by = size // 2
+        while by > 1 and {edge + by for edge in edges} <= {*edges, *range(whole, 2 * whole)}:
+            by //= 2
+        found.append(tuple(sorted(edge * factor for edge in edges)))
+        shift.append(by * factor)
+    return Lines(*found), (shift[0], shift[1])
+
+
+def _floats(frames: Frames) -> np.ndarray:
+    if frames.dtype == np.uint8:
+        return frames.astype(np.float32) / 127.5 - 1.0
+    return frames.astype(np.float32)
