@@ -41,18 +41,22 @@ def make_velocity(
             times = jnp.full((z.shape[0],), timestep)
 
             def given(text: TextStates) -> Latent:
-                tiles = z.shape[0] // text.shape[0]
-                text = jnp.tile(text, (tiles, 1, 1))
                 return model(z, times, condition, text, condition_scale=condition_scale)
 
+            toward = given(repeated(text, z.shape[0]))
             if negative is None:
-                return given(text)
-            away = given(negative)
-            return away + guidance * (given(text) - away)
+                return toward
+            away = given(repeated(negative, z.shape[0]))
+            return away + guidance * (toward - away)
 
         return fuse(of_tile, tiling, z, condition, batch=batch)
 
     return velocity
+
+
+def repeated(text: TextStates, clips: int) -> Float[Array, "n s e"]:
+    """States of so many clips, which `text` divides, one set of them after the other."""
+    return jnp.tile(text, (clips // text.shape[0], 1, 1))
 
 
 def continued(velocity: VelocityFn, noise: Latent, known: Known, schedule: Schedule) -> Latent:

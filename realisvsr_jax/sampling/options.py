@@ -3,7 +3,7 @@
 import math
 import numbers
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.sampling.color import METHODS
@@ -34,8 +34,8 @@ class Options:
     """Frames that the network sees at once."""
     batch: int = 0
     """Tiles in one call of the network, on all devices together; 0 is one a device."""
-    fuse: Literal["steps", "end"] = "steps"
-    """Whether tiles are blended at every step, as one sample, or each is sampled by itself."""
+    fuse: str = "steps"
+    """"steps": tiles are blended at every step, as one sample; "end": each is sampled by itself."""
     vae_memory: int | None = None
     """Bytes of the device for a program of the VAE; None is no limit."""
     carry: int | None = None

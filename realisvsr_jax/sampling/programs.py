@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from realisvsr_jax.axes import Latent, TextStates, Video
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.mesh import MeshConfig, make_mesh
-from realisvsr_jax.sampling.denoise import Known, continued, make_velocity
+from realisvsr_jax.sampling.denoise import Known, continued, make_velocity, repeated
 from realisvsr_jax.sampling.solvers import Schedule
 from realisvsr_jax.sampling.tiles import Tiling, fuse
 from realisvsr_jax.text.encoding import TextEncoder
@@ -180,12 +180,16 @@ class Programs:
         def sampled(
             condition: Latent, noise: Latent, x0: Latent, *, tiling: Tiling, batch: int
         ) -> Latent:
+            text, negative = (
+                None if one is None else repeated(one, condition.shape[0]) for one in texts
+            )
+            assert text is not None
             velocity = make_velocity(
                 network,
                 condition,
-                texts[0],
+                text,
                 tiling,
-                negative=texts[1],
+                negative=negative,
                 guidance=scales[0],
                 condition_scale=scales[1],
                 batch=batch,

@@ -184,7 +184,7 @@ class SceneRestorer:
             noise,
             Known(known, mask),
             self._texts,
-            (self.sampler.guidance, self.options.condition_scale),
+            (self.sampler.guidance, float(self.options.condition_scale)),
             self._schedule,
             tiling=tiling,
             batch=self._batch(tiling.count),
