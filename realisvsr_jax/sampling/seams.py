@@ -1,5 +1,6 @@
 """Whether tiles and windows show: what changes at their borders against what changes elsewhere."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,9 @@ class Score:
     @property
     def ratio(self) -> float:
         """Above 1 where borders show."""
-        return self.at / self.elsewhere if self.elsewhere else float(self.at > 0) * np.inf + 1.0
+        if self.elsewhere:
+            return self.at / self.elsewhere
+        return math.inf if self.at else 1.0
 
 
 def seam_score(output: Frames, untiled: Frames, lines: Lines, shift: tuple[int, int]) -> Score:
@@ -61,6 +64,12 @@ def time_score(output: Frames, borders: Sequence[int], untiled: Frames | None = 
     return Score(*(float(change[rows].mean()) if rows.any() else 0.0 for rows in (at, ~at)))
 
 
+def pooled(scores: Sequence[Score]) -> Score:
+    """Of several clips: one's own borders are too few for its ratio to say much."""
+    at, elsewhere = ([getattr(score, name) for score in scores] for name in ("at", "elsewhere"))
+    return Score(float(np.mean(at)), float(np.mean(elsewhere)))
+
+
 def tile_lines(tiling: Tiling, factor: int) -> tuple[Lines, tuple[int, int]]:
     """The borders of the tiles within the picture, in pixels, and half a tile.
 
@@ -72,7 +81,9 @@ def tile_lines(tiling: Tiling, factor: int) -> tuple[Lines, tuple[int, int]]:
         whole = starts[-1] + size
         edges = {edge for start in starts for edge in (start, start + size)} - {0, whole}
         by = size // 2
-        while by > 1 and {edge + by for edge in edges} <= {*edges, *range(whole, 2 * whole)}:
+        while (
+            edges and by > 1 and {edge + by for edge in edges} <= {*edges, *range(whole, 2 * whole)}
+        ):
             by //= 2
         found.append(tuple(sorted(edge * factor for edge in edges)))
         shift.append(by * factor)

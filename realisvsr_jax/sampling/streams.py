@@ -21,6 +21,7 @@ from realisvsr_jax.vae.tile_plan import TilePlan, describe, plan_of, plan_tiles
 from realisvsr_jax.vae.tiled import Carry, TiledDecoder, TiledEncoder
 from realisvsr_jax.vae.wan_vae import VAEConfig
 
+WARM_UP = 8  # latent frames before a window on which streams without caches start anew
 HostLatent = Float[np.ndarray, "b t h w c"]
 Advance = Callable[[int], object]
 """Called with the programs that were dispatched, after each latent frame."""
@@ -34,7 +35,7 @@ def vae_plan(config: VAEConfig, padded: Sides, options: Options, *, decoding: bo
     whole = whole_plan(config, padded, decoding=decoding)
     if options.vae_memory is None or whole_bytes(whole) <= options.vae_memory:
         return whole
-    return plan_tiles(config, padded, options.vae_memory, decoding=decoding)
+    return plan_tiles(config, padded, options.vae_memory, decoding=decoding, warm_up=WARM_UP)
 
 
 def whole_plan(config: VAEConfig, padded: Sides, *, decoding: bool) -> TilePlan:
@@ -42,7 +43,7 @@ def whole_plan(config: VAEConfig, padded: Sides, *, decoding: bool) -> TilePlan:
     latent = padded[0] // config.spatial_factor, padded[1] // config.spatial_factor
     axes = zip(latent, describe(config, decoding).levels)
     height, width = (cut_axis(length, length, levels) for length, levels in axes)
-    return plan_of(config, latent, Grid(height, width), 1, 4, decoding=decoding)
+    return plan_of(config, latent, Grid(height, width), 1, WARM_UP, decoding=decoding)
 
 
 def whole_bytes(plan: TilePlan) -> int:
@@ -65,7 +66,9 @@ class Encoder:
         self.programs, self.layout = programs, layout
         self.tiled: TiledEncoder | None = None
         if not is_whole(plan, options):
-            self.tiled = TiledEncoder(programs.vae, layout.padded, plan.tile, carry=options.carry)
+            self.tiled = TiledEncoder(
+                programs.vae, layout.padded, plan.tile, carry=options.carry, warm_up=WARM_UP
+            )
 
     def __call__(
         self,
@@ -110,7 +113,9 @@ class Decoder:
         self.programs = programs
         self.tiled: TiledDecoder | None = None
         if not is_whole(plan, options):
-            self.tiled = TiledDecoder(programs.vae, layout.padded, plan.tile, carry=options.carry)
+            self.tiled = TiledDecoder(
+                programs.vae, layout.padded, plan.tile, carry=options.carry, warm_up=WARM_UP
+            )
 
     def __call__(
         self,
