@@ -5,8 +5,8 @@
 Tiles: textures of random phase, one frame, each against the same restored untiled; the release's
 tiles fused at every step and at the end, and quarters of the picture cut hard. Windows: a texture
 that moves, restored in the release's windows that continue one another, and in windows that know
-nothing of one another, against one window. A ratio is of changes at borders to those elsewhere,
-pooled, beside the deviation over the clips. Writes seams.json and seams.md.
+nothing of one another, by themselves and against one window. A ratio is of changes at borders to
+those elsewhere, pooled, beside the deviation over the clips. Writes seams.json and seams.md.
 """
 
 import argparse
@@ -70,14 +70,20 @@ def in_space(model: Restorer, side: int, clips: int) -> Rows:
 def in_time(model: Restorer, side: int, frames: int, clips: int) -> Rows:
     """Windows that continue one another, and those that do not; each against one window."""
     ways = {"windows that continue": model.card.overlap, "windows apart": (0, 0, 0)}
-    found: dict[str, list[Score]] = {name: [] for name in ways}
+    found: dict[str, list[Score]] = {}
+    factor = model.vae_config.temporal_factor
     for seed in range(clips):
         low = textures(seed, frames, side // 4)
         whole, _ = restored(model, low, seed, model.card.overlap, {"window": WHOLE})
+        borders = []
         for name, overlap in ways.items():
             clip, scene = restored(model, low, seed, overlap, {})
             borders = [window.writes.start for window in scene.windows(frames)[1:]]
-            found[name].append(time_score(clip, borders, whole))
+            for what, against in (("", None), (", against one window", whole)):
+                score = time_score(clip, borders, against, factor)
+                found.setdefault(name + what, []).append(score)
+        score = time_score(whole, borders, factor=factor)
+        found.setdefault("one window, at the same frames", []).append(score)
     return [_row(f"{frames} frames, {name}", scores) for name, scores in found.items()]
 
 

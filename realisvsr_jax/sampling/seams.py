@@ -52,16 +52,21 @@ def seam_score(output: Frames, untiled: Frames, lines: Lines, shift: tuple[int, 
     return Score(*(float(np.mean(found)) if found else 0.0 for found in (at, elsewhere)))
 
 
-def time_score(output: Frames, borders: Sequence[int], untiled: Frames | None = None) -> Score:
+def time_score(
+    output: Frames, borders: Sequence[int], untiled: Frames | None = None, factor: int = 1
+) -> Score:
     """Of the windows' borders: the change from the frame before each of `borders` to it.
 
-    Elsewhere is from every other frame to the next. With `untiled`, a clip that was restored in
+    Elsewhere is where the other latent frames begin, each of `factor` frames but the first: the
+    VAE's own changes are larger there than within one. With `untiled`, a clip that was restored in
     one window, only the difference from it counts, so that its own motion does not.
     """
     video = _floats(output) - (0.0 if untiled is None else _floats(untiled))
     change = np.abs(np.diff(video, axis=0)).mean(axis=(1, 2, 3))
-    at = np.isin(np.arange(1, len(video)), list(borders))
-    return Score(*(float(change[rows].mean()) if rows.any() else 0.0 for rows in (at, ~at)))
+    frames = np.arange(1, len(video))
+    at = np.isin(frames, list(borders))
+    elsewhere = ~at & ((frames - 1) % factor == 0)
+    return Score(*(float(change[rows].mean()) if rows.any() else 0.0 for rows in (at, elsewhere)))
 
 
 def pooled(scores: Sequence[Score]) -> Score:
