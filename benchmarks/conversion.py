@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
+from benchmarks import counters
 from realisvsr_jax.evals import pages
 from realisvsr_jax.model.realisvsr import WAN_1_3B, WAN_14B
 from realisvsr_jax.model.wan_dit import DiTConfig, WanDiT
@@ -156,7 +157,7 @@ def peak_of(command: Sequence[str]) -> int:
 
     def watch() -> None:
         while process.poll() is None:
-            highest[0] = max(highest[0], anonymous(process.pid))
+            highest[0] = max(highest[0], counters.memory("RssAnon", process.pid))
             time.sleep(0.02)
 
     watcher = threading.Thread(target=watch)
@@ -166,15 +167,6 @@ def peak_of(command: Sequence[str]) -> int:
     if status:
         raise RuntimeError(f"{' '.join(command)} exited with {status}")
     return highest[0]
-
-
-def anonymous(pid: int) -> int:
-    """RssAnon in bytes, 0 for a process that is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon")), 0)
 
 
 def table(size: int, rounds: Sequence[dict[str, float]]) -> str:

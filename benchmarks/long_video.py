@@ -24,6 +24,8 @@ from typing import Any
 import av
 import numpy as np
 
+from benchmarks import counters
+
 LIMIT = 1.05  # of the shorter clip's peak
 SIDE, SCALE = 32, 4
 
@@ -119,7 +121,7 @@ def measured(line: list[str]) -> dict[str, Any]:
 
     def watch() -> None:
         while not ended.wait(0.01):
-            note("anonymous", anonymous())
+            note("anonymous", counters.memory("RssAnon"))
 
     def progress(stage: str, done: float, total: int | None) -> None:
         if stage == "restoring":
@@ -138,12 +140,6 @@ def measured(line: list[str]) -> dict[str, Any]:
         **{f"{kind}_peak_bytes": peak[0] for kind, peak in peaks.items()},
         **{f"{kind}_steady_bytes": peak[1] for kind, peak in peaks.items()},
     }
-
-
-def anonymous() -> int:
-    """Bytes of this process that no file stands behind."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon"))
 
 
 def killed(folder: Path, count: int, options: list[str]) -> dict[str, Any]:

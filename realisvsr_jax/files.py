@@ -21,6 +21,15 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Returns when a file's contents, or a folder's names, are on the disk; a full disk raises."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def append_lines(path: Path) -> IO[str]:
     """The file, open at its end, without a last line that a kill cut off."""
     if path.exists():

@@ -1,4 +1,4 @@
-"""Arithmetic that the networks share: what float32 means, and the norm of transformers."""
+"""Arithmetic that rooms share: what float32 means, the norm of transformers, whole multiples."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,11 @@ from jaxtyping import Array, Float
 def precision_of(dtype: DTypeLike) -> jax.lax.Precision | None:
     """float32 means float32: by default a TPU or GPU rounds the factors of its products."""
     return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
+
+
+def round_up(length: int, whole: int) -> int:
+    """The smallest multiple of `whole` that is not below `length`."""
+    return length + -length % whole
 
 
 class RMSNorm(nnx.Module):

@@ -56,7 +56,8 @@ def _one_of_all() -> int:
 def _until_terminated() -> int:
     """The exit status."""
     from realisvsr_jax import cluster
-    from realisvsr_jax.training.termination import EXIT_STATUS, Terminated, Termination
+    from realisvsr_jax.supervisor import EXIT_STATUS
+    from realisvsr_jax.training.termination import Terminated, Termination
 
     try:
         with Termination() as termination:

@@ -7,7 +7,6 @@ ship with the package serve (docs/restoring.md).
 """
 
 import logging
-import os
 import re
 import sys
 from importlib import metadata
@@ -160,12 +159,13 @@ def _options() -> Any:
 
 def _device_share() -> int:
     """Two fifths of a device's memory, on a CPU a quarter of the host's: the same at each start."""
+    from realisvsr_jax.jobs.plan import host_memory
     from realisvsr_jax.jobs.released import device_memory
 
     limit = device_memory()
     if limit is not None:
         return int(0.4 * limit)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    return host_memory() // 4
 
 
 def _bytes(name: str, text: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import counters
 from benchmarks.speed.cases import Case, named
 from realisvsr_jax.errors import InputError
 
@@ -139,8 +140,7 @@ def reset_peak() -> None:
 def peak(case: Case, side: str) -> int:
     """Bytes: on a CPU the peak of the process (VmHWM), on a GPU what the framework took there."""
     if case.device == "cpu":
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
+        return counters.memory("VmHWM")
     if side == "ours":
         import jax
 

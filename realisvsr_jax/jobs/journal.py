@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.files import append_lines, replacing
+from realisvsr_jax.files import append_lines, replacing, sync
 from realisvsr_jax.jobs.survey import Survey
 from realisvsr_jax.video.encoding import SEGMENT
 from realisvsr_jax.video.writing import room
@@ -74,7 +74,7 @@ class Journal:
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **{"dtypes/": names}, **plain)  # pyright: ignore
             _to_disk(file)
-        sync_folder(path.parent)
+        sync(path.parent)
         self._state(number - 2).unlink(missing_ok=True)
 
     def load_state(self, number: int) -> dict[str, np.ndarray]:
@@ -202,15 +202,6 @@ def fingerprint(path: Path) -> dict[str, Any]:
 def digest(identity: dict[str, Any]) -> str:
     """A command in a word."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """The names in a folder are on the disk then, renamed files among them."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _locked(folder: Path) -> IO[str]:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.files import replacing
-from realisvsr_jax.jobs.journal import Journal, sync_folder
+from realisvsr_jax.files import replacing, sync
+from realisvsr_jax.jobs.journal import Journal
 from realisvsr_jax.jobs.plan import Plan, Step, size
 from realisvsr_jax.jobs.scene import Scene
 from realisvsr_jax.video import stream_video
@@ -123,7 +123,7 @@ def finish(plan: Plan, journal: Journal, done: Callable[[], object] = lambda: No
         else:
             frames = journal.folder / "frames"
             put(journal.frame(0) if plan.kind == "picture" else frames, target)
-        sync_folder(target.parent)
+        sync(target.parent)
     done()
     journal.remove()
 
@@ -205,16 +205,15 @@ def _save(
                 delay = write_segment(
                     partial, plan.form, _pixels(restored), [time - plan.shift for time in times]
                 )
-            sync_folder(segment.parent)
+            sync(segment.parent)
             written = segment.stat().st_size
         else:
             for k, frame in zip(step.writes, _pixels(restored), strict=True):
                 with replacing(journal.frame(k)) as partial:
                     write_picture(partial, frame)
-                    with partial.open("rb+") as file:
-                        os.fsync(file.fileno())
+                    sync(partial)
                 written += journal.frame(k).stat().st_size
-            sync_folder(journal.frame(0).parent)
+            sync(journal.frame(0).parent)
         journal.commit(window=number, frames=len(step.writes), delay=delay, seconds=round(took, 3))
     seconds.encode += time.monotonic() - began
     if number == 0 and len(plan.steps) > 1:

@@ -71,6 +71,11 @@ def resolved(backend: str, platform: str, dtype: DTypeLike, head_dim: int) -> st
     return "cudnn" if platform == "gpu" and fused else "xla"
 
 
+def scores_at_once(platform: str) -> int:
+    """MAX_SCORES on JAX's `platform`."""
+    return MAX_SCORES["cpu" if platform == "cpu" else "accelerator"]
+
+
 def xla_attention(
     q: Float[Array, "b l n k"],
     k: Float[Array, "b s n k"],
@@ -87,7 +92,7 @@ def xla_attention(
     batch, length, heads, _ = q.shape
     keys = k.shape[1]
     if max_scores is None:
-        max_scores = MAX_SCORES["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+        max_scores = scores_at_once(jax.default_backend())
     # Heads first, so that both products are plain batched matrix products.
     q, k, v = (rearrange(x, "b l n k -> (b n) l k") for x in (q, k, v))
     if batch * heads * length * keys <= max_scores:

@@ -19,6 +19,7 @@ from realisvsr_jax.model.attention import resolved
 from realisvsr_jax.model.realisvsr import RealisVSR
 from realisvsr_jax.planning.topologies import Topology
 from realisvsr_jax.training import sharding
+from realisvsr_jax.training.batches import shapes_of
 from realisvsr_jax.training.objectives import RestorationObjective
 from realisvsr_jax.training.settings import TrainingConfig
 from realisvsr_jax.training.state import init_state, make_optimizer, partition
@@ -41,19 +42,7 @@ class Programs:
 
     def batch(self, config: TrainingConfig, bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
         """The arrays of one step."""
-        frames, height, width = bucket
-        size, scale, dit = config.data.batch_size, config.data.scale, config.model.dit
-        shapes = {
-            "gt": ((size, frames, height, width, 3), jnp.uint8),
-            "lq": ((size, frames, height // scale, width // scale, 3), jnp.uint8),
-            "text": ((size, dit.text_length, dit.text_dim), jnp.float32),
-            "position": ((size,), jnp.uint32),
-        }
-        where = sharding.batch(self.mesh)
-        return {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
-            for name, (shape, dtype) in shapes.items()
-        }
+        return shapes_of(config, bucket, self.mesh)
 
     def latents(self, config: TrainingConfig, bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
         """As `batch`, with both clips encoded already."""

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Shaped
 
 from realisvsr_jax.axes import Video
 from realisvsr_jax.errors import InputError
+from realisvsr_jax.numerics import round_up
 from realisvsr_jax.resize import bicubic, to_float
 from realisvsr_jax.sampling.color import correct
 from realisvsr_jax.sampling.tiles import Size
@@ -55,12 +56,6 @@ class Geometry:
     latent: Size
     factor: int
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """The numbers of the frames behind each latent frame, beyond the last one too."""
-        for t in range(self.latent[0]):
-            first = 0 if t == 0 else 1 + (t - 1) * self.factor
-            yield np.arange(first, 1 + t * self.factor)
-
 
 def plan_geometry(shape: tuple[int, ...], scale: float, vae: VAEConfig, patch: Size) -> Geometry:
     """Sizes for frames of `shape` (T, H, W, …): the result is round(scale · side).
@@ -70,9 +65,9 @@ def plan_geometry(shape: tuple[int, ...], scale: float, vae: VAEConfig, patch: S
     check_size(shape[1], shape[2], scale)
     size = (round(scale * shape[1]), round(scale * shape[2]))
     whole = [vae.spatial_factor * side for side in patch[1:]]
-    padded = (_up(size[0], whole[0]), _up(size[1], whole[1]))
+    padded = (round_up(size[0], whole[0]), round_up(size[1], whole[1]))
     factor, space = vae.temporal_factor, vae.spatial_factor
-    latent_frames = _up(1 + math.ceil((shape[0] - 1) / factor), patch[0])
+    latent_frames = round_up(1 + math.ceil((shape[0] - 1) / factor), patch[0])
     latent = (latent_frames, padded[0] // space, padded[1] // space)
     return Geometry(shape[0], size, padded, latent, factor)
 
@@ -138,7 +133,3 @@ def pad(video: Video, height: int, width: int) -> Float[Array, "B T height width
         pads[axis] = (0, missing)
         video = jnp.pad(video, pads, mode="reflect" if missing < video.shape[axis] else "edge")
     return video
-
-
-def _up(length: int, whole: int) -> int:
-    return math.ceil(length / whole) * whole

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from realisvsr_jax.model.attention import MAX_SCORES, resolved
+from realisvsr_jax.model.attention import resolved, scores_at_once
 from realisvsr_jax.model.realisvsr import RealisVSR, RealisVSRConfig
 from realisvsr_jax.sampling.frames import Sides
 from realisvsr_jax.sampling.layout import Layout, make_layout
@@ -17,7 +17,7 @@ from realisvsr_jax.sampling.programs import tiles_at_once, tiles_per_call
 from realisvsr_jax.sampling.streams import is_whole, vae_plan, whole_bytes
 from realisvsr_jax.sampling.tiles import Size, Tiling
 from realisvsr_jax.sampling.windows import Window
-from realisvsr_jax.vae.tile_plan import TilePlan
+from realisvsr_jax.vae.tile_plan import TilePlan, kind_within
 from realisvsr_jax.weights.release import ReleaseCard
 
 FLOAT = 4  # bytes
@@ -131,7 +131,7 @@ def sampler_bytes(
     block = COPIES * here * (dit.dim * FLOAT + dit.dim * dtype.itemsize)
     block += 2 * here * dit.ffn_dim * dtype.itemsize
     fused = resolved(dit.attention, platform, dtype, dit.head_dim) != "xla"
-    most = MAX_SCORES["cpu" if platform == "cpu" else "accelerator"]
+    most = scores_at_once(platform)
     scores = 0 if fused else min(most, here * tokens * dit.num_heads)
     samples = 12 * math.prod(latent) * card.vae.z_dim * FLOAT
     return model_bytes(card.model) + features + block + 2 * scores * FLOAT + samples
@@ -154,9 +154,8 @@ def _state_bytes(
     """Known latents and conditions, and what the VAE's two streams carry."""
     carried = 0
     for name, tiles in vae.items():
-        kinds = list(tiles.carry_bytes.values())
-        fitting = [size for size in kinds if options.carry is None or size <= options.carry]
-        carried += kinds[0] if whole[name] else (fitting or kinds[-1:])[0]
+        budget = None if whole[name] else options.carry
+        carried += tiles.carry_bytes[kind_within(tiles.carry_bytes, budget)]
     return carried + 2 * (layout.window - 1) * math.prod(layout.latent) * channels * FLOAT
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from realisvsr_jax.errors import InputError
+from realisvsr_jax.numerics import round_up
 
 LADDER = (1, 2, 3, 5, 9, 13)
 STRIDE = 8  # of the sizes beyond
@@ -57,8 +58,8 @@ def plan_spans(latents: int, size: int, overlap: int, whole: int = 1) -> list[Sp
         )
     size -= size % whole
     if latents <= size:
-        rungs = (*LADDER, LADDER[-1] + _up(max(latents - LADDER[-1], 0), STRIDE))
-        size = min(size, *(_up(rung, whole) for rung in rungs if rung >= latents))
+        rungs = (*LADDER, LADDER[-1] + round_up(max(latents - LADDER[-1], 0), STRIDE))
+        size = min(size, *(round_up(rung, whole) for rung in rungs if rung >= latents))
         return [Span(0, size, 0, latents)]
     starts = [*range(0, latents - size, max(size - overlap, 1)), latents - size]
     ends = [0, *(start + size for start in starts)]
@@ -106,7 +107,3 @@ def _draw(key: Array, shape: tuple[int, ...]) -> Array:
 
 def _first(latent: int, factor: int) -> int:
     return 0 if latent == 0 else 1 + (latent - 1) * factor
-
-
-def _up(length: int, whole: int) -> int:
-    return length + -length % whole

@@ -138,7 +138,7 @@ def place(values: Any, where: Any) -> Any:
     """
     if where is None:
         return values
-    if jax.process_count() == 1:
+    if cluster.is_alone():
         return jax.device_put(values, where)
     if isinstance(where, NamedSharding):
         where = jax.tree.map(lambda _: where, values)
@@ -167,7 +167,7 @@ class Rows:
 def rows(batch_size: int, mesh: Mesh | None) -> Rows:
     """This process's share of every batch."""
     everyone = tuple(range(batch_size))
-    if mesh is None or jax.process_count() == 1:
+    if mesh is None or cluster.is_alone():
         return Rows(everyone, everyone)
     owner: dict[int, int] = {}
     mine: set[int] = set()
@@ -182,7 +182,7 @@ def rows(batch_size: int, mesh: Mesh | None) -> Rows:
 
 def placing(batch_size: int, mesh: Mesh | None) -> Callable[[Any], Any]:
     """Puts a batch's arrays, this process's rows of them, on the devices that will use them."""
-    if mesh is None or jax.process_count() == 1:
+    if mesh is None or cluster.is_alone():
         where = batch(mesh) if mesh else None
         return lambda arrays: place(arrays, where)
     where, at = batch(mesh), {row: i for i, row in enumerate(rows(batch_size, mesh).wanted)}

@@ -3,8 +3,6 @@
 import signal
 import time
 
-from realisvsr_jax.supervisor import EXIT_STATUS as EXIT_STATUS
-
 AT_ONCE = 2.0  # seconds within which signals count as one
 
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from realisvsr_jax import cluster
+
 Answer = Callable[[], tuple[bool, int]]
 
 
@@ -18,7 +20,7 @@ class Together:
     """One process among those of a mesh, or alone."""
 
     def __init__(self, mesh: Mesh | None = None):
-        self.alone = jax.process_count() == 1
+        self.alone = cluster.is_alone()
         if mesh is None or self.alone:
             return
         self._where = NamedSharding(mesh, PartitionSpec(mesh.axis_names))

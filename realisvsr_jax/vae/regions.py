@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from realisvsr_jax.numerics import round_up
 from realisvsr_jax.vae.blocks import Downsample, ResidualBlock, Upsample
 from realisvsr_jax.vae.causal_conv import CausalConv
 from realisvsr_jax.vae.wan_vae import Exit, Half
@@ -133,7 +134,7 @@ def levels(layers: Sequence[Any], axis: int) -> tuple[Level, ...]:
     whole = 1  # halving wants regions that begin and end at even positions
     for layer in reversed(layers):
         if changes_resolution(layer):
-            found.append(Level(scale, _up(before, whole), _up(after, whole)))
+            found.append(Level(scale, round_up(before, whole), round_up(after, whole)))
         if isinstance(layer, Downsample):
             before, after = 2 * before, 2 * after + _size(layer.space, axis) - 2
             scale, whole = 2 * scale, 2
@@ -142,8 +143,8 @@ def levels(layers: Sequence[Any], axis: int) -> tuple[Level, ...]:
             before += (_size(conv, axis) - 1) // 2
             after += _size(conv, axis) // 2
         if isinstance(layer, Upsample):
-            before, after, scale = _up(before, 2) // 2, _up(after, 2) // 2, scale // 2
-    found.append(Level(scale, _up(before, whole), _up(after, whole)))
+            before, after, scale = round_up(before, 2) // 2, round_up(after, 2) // 2, scale // 2
+    found.append(Level(scale, round_up(before, whole), round_up(after, whole)))
     return tuple(reversed(found))
 
 
@@ -182,7 +183,3 @@ def whole_and_tiled(half: Half) -> tuple[list[Any], list[Any]]:
 
 def _size(conv: CausalConv, axis: int) -> int:
     return conv.kernel.shape[1 + axis]
-
-
-def _up(length: int, whole: int) -> int:
-    return length + -length % whole

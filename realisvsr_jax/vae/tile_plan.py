@@ -6,6 +6,7 @@ one latent frame. Of a program's temporaries there is an estimate only: the comp
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,6 +82,7 @@ class TilePlan:
     work: float
 
 
+@functools.lru_cache
 def plan_tiles(
     config: VAEConfig,
     size: Sides,
@@ -173,6 +175,15 @@ def carried_bytes(
         "inputs": inputs,
     }
     return {kind: BYTES * round(count) for kind, count in found.items()}
+
+
+def kind_within(needed: Mapping[Carried, int], budget: int | None) -> Carried:
+    """The first kind, the most exact, that takes at most `budget` bytes, else the last."""
+    *exact, last = needed
+    for kind in exact:
+        if budget is None or needed[kind] <= budget:
+            return kind
+    return last
 
 
 def plan_of(

@@ -12,7 +12,7 @@ how much that is, and so whether the result is exact, is the caller's choice or 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from realisvsr_jax.vae.regions import (
     make_grid,
     whole_and_tiled,
 )
-from realisvsr_jax.vae.tile_plan import Carried, carried_bytes, describe
+from realisvsr_jax.vae.tile_plan import Carried, carried_bytes, describe, kind_within
 from realisvsr_jax.vae.wan_vae import WanVAE
 
 Host = Any
@@ -58,16 +58,32 @@ class Carry:
 class _Stream:
     """What decoder and encoder share: programs, geometry, and what is carried."""
 
+    _decoding: ClassVar[bool]
+
     def __init__(
         self,
         vae: WanVAE,
         size: Sides,
         tile: Sides,
-        carry: Carried | int | None,
-        warm_up: int,
         *,
-        decoding: bool,
+        carry: Carried | int | None = None,
+        warm_up: int = 8,
     ):
+        """For pictures of `size` (H, W).
+
+        Args:
+          tile: the core that a tile keeps, at most, in latent positions (h, w).
+          carry: what a window leaves to the next. "caches": all, so that windows give exactly what
+            one would. "features": the caches of the layers that run whole; tiles start anew in
+            each window, `warm_up` latent frames before it. "inputs": no caches; all layers start
+            anew. A number is a budget in bytes of host memory: the first of these that fits it,
+            or the last. None is "caches".
+          warm_up: in latent frames, of which the encoder takes the frames. Its error falls with it,
+            as `benchmarks/vae_tiles.py` measures; with "features" and `tile_plan.exact_warm_up`
+            frames there is none.
+
+        Raises ValueError for a size that the spatial factor does not divide.
+        """
         factor = vae.config.spatial_factor
         if size[0] % factor or size[1] % factor:
             raise ValueError(f"the VAE takes multiples of {factor} pixels, not {size[0]}×{size[1]}")
@@ -75,10 +91,10 @@ class _Stream:
             raise ValueError(f"a warm-up of {warm_up} latent frames; give 1 or more")
         self.config = vae.config
         self.size, self.latent_size = size, (size[0] // factor, size[1] // factor)
-        half = vae.decoder if decoding else vae.encoder
+        half = vae.decoder if self._decoding else vae.encoder
         self.grid = make_grid(whole_and_tiled(half)[1], self.latent_size, tile)
         self.carry: Carried | int | None = carry
-        self.warm_up, self._decoding = warm_up, decoding
+        self.warm_up = warm_up
         self.progress: Callable[[int, int], object] = lambda done, total: None
         """Called in each window with the tiles that are done, and how many there are."""
         self._graph, self._state = nnx.split(vae)
@@ -93,10 +109,7 @@ class _Stream:
         found = carried_bytes(
             self.config, self.latent_size, self.grid, self.warm_up, decoding=self._decoding
         )
-        for kind, needed in found.items():
-            if self.carry is None or needed * batch <= self.carry:
-                return kind
-        return "inputs"
+        return kind_within({kind: needed * batch for kind, needed in found.items()}, self.carry)
 
     def lowered(self, batch: int = 1) -> dict[str, Any]:
         """The programs of a chunk within a stream, by the names of the parts: "whole" and "tile".
@@ -181,30 +194,7 @@ class _Stream:
 class TiledDecoder(_Stream):
     """`WanVAE.decode_chunk` for pictures of one size, window by window of a stream."""
 
-    def __init__(
-        self,
-        vae: WanVAE,
-        size: Sides,
-        tile: Sides,
-        *,
-        carry: Carried | int | None = None,
-        warm_up: int = 8,
-    ):
-        """For pictures of `size` (H, W).
-
-        Args:
-          tile: the core that a tile keeps, at most, in latent positions (h, w).
-          carry: what a window leaves to the next. "caches": all, so that windows give exactly what
-            one would. "features": the caches of the layers that run whole; tiles start anew in
-            each window, `warm_up` latent frames before it. "inputs": no caches; all layers start
-            anew. A number is a budget in bytes of host memory: the first of these that fits it,
-            or the last. None is "caches".
-          warm_up: its error falls with it, as `benchmarks/vae_tiles.py` measures; with "features"
-            and `tile_plan.exact_warm_up` frames there is none.
-
-        Raises ValueError for a size that the spatial factor does not divide.
-        """
-        super().__init__(vae, size, tile, carry, warm_up, decoding=True)
+    _decoding = True
 
     def decode(
         self, latent: Any, carry: Carry | None = None, out: Host | None = None
@@ -256,17 +246,7 @@ class TiledDecoder(_Stream):
 class TiledEncoder(_Stream):
     """`WanVAE.encode_chunk` for pictures of one size, window by window of a stream."""
 
-    def __init__(
-        self,
-        vae: WanVAE,
-        size: Sides,
-        tile: Sides,
-        *,
-        carry: Carried | int | None = None,
-        warm_up: int = 8,
-    ):
-        """As `TiledDecoder`; what tiles start anew on are the frames of `warm_up` latent frames."""
-        super().__init__(vae, size, tile, carry, warm_up, decoding=False)
+    _decoding = False
 
     def encode(self, video: Host, carry: Carry | None = None) -> tuple[np.ndarray, Carry]:
         """The next window of a stream: normalised latents [b, t, h, w, c], and what to carry on.

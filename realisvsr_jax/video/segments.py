@@ -1,6 +1,5 @@
 """A video in segments, each encoded by itself, and their joining without encoding again."""
 
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import av
 import numpy as np
 
 from realisvsr_jax.errors import InputError
+from realisvsr_jax.files import sync
 from realisvsr_jax.video.encoding import SEGMENT, Coding, Encoder
 from realisvsr_jax.video.info import VideoInfo
 from realisvsr_jax.video.labels import copy_labels
@@ -52,8 +52,7 @@ def write_segment(
     finally:
         with suppress(av.FFmpegError, OSError):
             encoder.container.close()
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync(path)
     order = np.argsort(np.argsort([packet.pts for packet in _packets(path, len(times))]))
     return int((np.arange(len(order)) - order).max())
 
@@ -100,8 +99,7 @@ def join(
             tracks.close()
         with suppress(av.FFmpegError, OSError):
             encoder.container.close()
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync(path)
 
 
 def _packets(path: Path, count: int) -> list[Any]:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from realisvsr_jax.errors import InputError
+from realisvsr_jax.files import sync
 from realisvsr_jax.video.encoding import FORMATS, Coding, Encoder
 from realisvsr_jax.video.folders import write_picture
 from realisvsr_jax.video.info import FOLDER_RATE, VideoInfo, no_space
@@ -206,8 +207,7 @@ class _File:
             self._tracks.copy_until(None)
         self._encoder.container.close()
         # A full disk may show only here.
-        with self._part.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(self._part)
 
     def discard(self) -> None:
         if self._tracks is not None:

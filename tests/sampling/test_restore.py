@@ -18,6 +18,7 @@ from realisvsr_jax.sampling import restore
 from realisvsr_jax.sampling.frames import check_frames, check_size, pad, plan_geometry
 from realisvsr_jax.sampling.restore import load
 from realisvsr_jax.sampling.solvers import solve
+from realisvsr_jax.sampling.windows import chunks
 from realisvsr_jax.vae.wan_vae import TINY_VAE, WAN_VAE
 from realisvsr_jax.weights.release import Release, load_release, save_release
 
@@ -183,7 +184,11 @@ def test_geometry_pads_to_what_vae_and_patch_need():
     assert geometry.size == (480, 852)
     assert geometry.padded == (480, 864)
     assert geometry.latent == (3, 60, 108)
-    assert [list(chunk) for chunk in geometry.chunks()] == [[0], [1, 2, 3, 4], [5, 6, 7, 8]]
+    assert [list(chunk) for chunk in chunks(range(3), geometry.factor)] == [
+        [0],
+        [1, 2, 3, 4],
+        [5, 6, 7, 8],
+    ]
     assert plan_geometry((6, 8, 8, 3), 1.0, TINY_VAE, (3, 2, 2)).latent == (6, 2, 2)
 
 
