@@ -5,7 +5,7 @@
 Compiles, one process after the other: the training step of each configuration, on latents and
 whole; the 1.3B's forward on one chip and on four; the VAE's decoder, whole clip and frame by frame.
 Each result is a JSON file in --output, and what is there is not compiled again. Needs libtpu
-(pip install 'realisvsr-jax[plan]') and hours on 2 cores, nearly all for the VAE; --only takes the
+(pip install -e '.[plan]') and hours on 2 cores, nearly all for the VAE; --only takes the
 programs whose names contain a word, as latents.
 """
 

@@ -7,18 +7,20 @@ it is. Nothing waits without a limit: a process whose peers are gone ends with o
 import contextlib
 import logging
 import os
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.supervisor import EXIT_STATUS, is_announced
+from realisvsr_jax.supervisor import EXIT_STATUS, is_announced, met, not_all_came
 
 HEARTBEAT = 30  # seconds without a sign of life until a process counts as dead
 FAILED = 78  # EX_CONFIG: above EXIT_STATUS, since a task's highest status is Slurm's for all
@@ -35,8 +37,8 @@ def join(
     """Joins the other processes of this run, if there are any; before JAX looks for devices.
 
     `coordinator` is HOST:PORT of process 0; without it, JAX finds the others where the
-    environment announces them. Raises InputError for a description that is incomplete, and where
-    a process has not come within `timeout` seconds.
+    environment announces them. Raises InputError for a description that is incomplete; ends the
+    process with one line where another has not come within `timeout` seconds.
     """
     given = {"--num_processes": num_processes, "--process_id": process_id}
     if coordinator is None:
@@ -47,6 +49,8 @@ def join(
             return
     else:
         _check(coordinator, num_processes, process_id)
+        if process_id:
+            _reach(coordinator, timeout)
     with limited(float(timeout + HEARTBEAT), "the start of all processes"):
         try:
             jax.distributed.initialize(
@@ -64,11 +68,8 @@ def join(
             ) from error
         except (RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
-            where = f"at {coordinator}" if coordinator else "that the environment announces"
-            raise InputError(
-                f"the processes of this run {where} did not all come within {timeout} s: start "
-                f"every one of them, with the same --coordinator and --num_processes ({reason})"
-            ) from error
+            _leave(f"{not_all_came(coordinator, timeout)} ({reason})", EXIT_STATUS)
+    met()
     if not is_first():
         logging.getLogger("realisvsr_jax").setLevel(logging.WARNING)
 
@@ -83,6 +84,23 @@ def _check(coordinator: str, num_processes: int | None, process_id: int | None) 
             f"--process_id is {process_id}; of {num_processes} processes they go from 0 to "
             f"{num_processes - 1}"
         )
+
+
+def _reach(coordinator: str, timeout: float) -> None:
+    """Returns when something listens there; ends the process after `timeout` seconds.
+
+    JAX would wait as long, and then abort with a stack trace.
+    """
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+                return
+        except OSError as error:
+            if time.monotonic() > until:
+                _leave(f"{not_all_came(coordinator, timeout)} ({error})", EXIT_STATUS)
+            time.sleep(0.2)
 
 
 def check_joined() -> None:
@@ -166,9 +184,13 @@ def limited(seconds: float, what: str) -> Iterator[None]:
         watchdog.stop()
 
 
-def end(reason: str, status: int = EXIT_STATUS) -> None:
+def end(reason: str, status: int = EXIT_STATUS) -> NoReturn:
     """Leaves at once, with one line, without waiting for processes that may be gone."""
-    sys.stderr.write(f"process {_index()}: {reason}; the same commands go on where they were\n")
+    _leave(f"process {_index()}: {reason}; the same commands go on where they were", status)
+
+
+def _leave(line: str, status: int) -> NoReturn:
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
     os._exit(status)
 
@@ -187,9 +209,7 @@ def guarded(main: Callable[[], int]) -> int:
         return main()
     except InputError as error:
         if jax.distributed.is_initialized():
-            sys.stderr.write(f"error: {error}\n")
-            sys.stderr.flush()
-            os._exit(FAILED)
+            _leave(f"error: {error}", FAILED)
         raise
     except Exception as error:
         if not jax.distributed.is_initialized():

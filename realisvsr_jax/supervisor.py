@@ -29,14 +29,33 @@ def is_announced(environment: Mapping[str, str]) -> bool:
 
 
 _MARK = "REALISVSR_SUPERVISED"  # in the environment of a child: its parent's number
+_MET = "REALISVSR_MET"  # in it too: the file descriptor to say so through
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def supervised(main: Callable[[], int]) -> int:
+def not_all_came(coordinator: str | None, timeout: float) -> str:
+    """What to say, and to do, where processes did not find each other within `timeout` seconds."""
+    where = f"at {coordinator}" if coordinator else "that the environment announces"
+    return (
+        f"error: the processes of this run {where} did not all come within {timeout:g} s: start "
+        "every one of them, with the same --coordinator and --num_processes; "
+        "--initialization_timeout SECONDS waits longer"
+    )
+
+
+def met() -> None:
+    """Of a child: tells its parent that all processes of the run have found each other."""
+    if descriptor := os.environ.pop(_MET, ""):
+        with os.fdopen(int(descriptor), "wb") as parent:
+            parent.write(b"1")
+
+
+def supervised(main: Callable[[], int], apart: str) -> int:
     """The status of this very command, run by a child; EXIT_STATUS where its peers were gone.
 
     In the child, that of `main()`. Signals reach the child, and it ends with its parent, even by
-    SIGKILL. Elsewhere than on Linux, `main()` runs here.
+    SIGKILL. `apart` is what is said where the others never came. Elsewhere than on Linux, `main()`
+    runs here.
     """
     if sys.platform != "linux":
         return main()
@@ -44,14 +63,18 @@ def supervised(main: Callable[[], int]) -> int:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         return main()
     command = [sys.executable, *sys.orig_argv[1:]]
-    child = subprocess.Popen(command, env=os.environ | {_MARK: str(os.getpid())})
+    ours, theirs = os.pipe()
+    marks = {_MARK: str(os.getpid()), _MET: str(theirs)}
+    child = subprocess.Popen(command, env=os.environ | marks, pass_fds=(theirs,))
+    os.close(theirs)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: child.send_signal(number))
     status = child.wait()
     if status == -signal.SIGABRT:
-        sys.stderr.write(
-            "another process of this run has ended, or did not come in time, so this one was ended "
-            "too; the same commands, all of them, go on from the newest checkpoint\n"
+        lost = (
+            "another process of this run has ended, so this one was ended too; the same commands, "
+            "all of them, go on from the newest checkpoint"
         )
+        sys.stderr.write(f"{lost if os.read(ours, 1) else apart}\n")
         return EXIT_STATUS
     return status if status >= 0 else 128 - status

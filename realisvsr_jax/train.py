@@ -41,7 +41,9 @@ def main() -> int:
 
     if FLAGS.coordinator is None and not supervisor.is_announced(os.environ):
         return _one_of_all()
-    return supervisor.supervised(_one_of_all)
+    return supervisor.supervised(
+        _one_of_all, supervisor.not_all_came(FLAGS.coordinator, FLAGS.initialization_timeout)
+    )
 
 
 def _one_of_all() -> int:

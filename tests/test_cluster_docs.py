@@ -58,7 +58,7 @@ def test_every_flag_that_a_recipe_gives_exists(path):
 def test_the_recipes_are_found():
     assert {"--coordinator", "--num_processes", "--process_id"} <= set(trained_with(RECIPES[0]))
     for name in JOB_SETS:
-        assert "--config.mesh.seq" in trained_with(DOCS / "clusters" / name)
+        assert "--config.captions" in trained_with(DOCS / "clusters" / name)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -78,8 +78,8 @@ def parse(name: str) -> Topology:
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     if match is None or match[1] not in CHIPS:
         raise InputError(
-            f"topology {name!r} is not known; give KIND:GRID, as v5e:4x4, v5p:4x4x4, h100:8 or "
-            f"cpu:8; kinds: {', '.join(CHIPS)}"
+            f"topology {name!r} is not known; give KIND:GRID of a TPU (v5e:4x4, v6e:2x4, "
+            "v5p:4x4x4), KIND:NUMBER of others (h100:8, cpu:8); kinds: " + ", ".join(CHIPS)
         )
     chips = math.prod(map(int, match[2].split("x")))
     if (grids := GRIDS.get(match[1])) and match[2] not in grids:
@@ -117,7 +117,7 @@ def _tpu_devices(name: str) -> list[Any]:
         import libtpu  # noqa: F401  # pyright: ignore
     except ImportError as error:
         raise InputError(
-            f"{name}: planning for a TPU needs its compiler: pip install 'realisvsr-jax[plan]'"
+            f"{name}: planning for a TPU needs its compiler: pip install -e '.[plan]'"
         ) from error
     try:
         found = topologies.get_topology_desc(topology_name=name, platform="tpu")

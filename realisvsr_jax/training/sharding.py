@@ -100,10 +100,12 @@ def micro_batches(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh | 
     if batch_size % count:
         raise InputError(f"accumulate = {count} does not divide data.batch_size = {batch_size}")
     if (batch_size // count) % groups:
+        advice = "use more of mesh.seq or mesh.tensor, or another data.batch_size"
+        if accumulate:
+            advice = f"set accumulate = 0, or {advice}"
         raise InputError(
             f"mesh: data × fsdp = {groups} devices do not divide the {batch_size // count} clips "
-            f"of a micro-batch (data.batch_size {batch_size}, accumulate {count}); set "
-            "accumulate = 0, or use more of mesh.seq and mesh.tensor"
+            f"of a micro-batch (data.batch_size {batch_size}, accumulate {count}); {advice}"
         )
     return count
 

@@ -25,12 +25,16 @@ OPTIONS = (
 )
 
 
+def free_port():
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def start(folder, count=1, options=(), devices=1):
     """Processes of one run; their output goes to files beside it."""
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     programs = folder.with_name("programs")  # the second start need not compile
     started = []
     for number in range(count):
@@ -141,8 +145,19 @@ def test_a_process_that_never_arrives_is_one_line(tmp_path):
         ),
     )
     assert process.wait(200) == 75
+    (said,) = output(tmp_path / "run").splitlines()
+    assert said.startswith("error: the processes of this run at 127.0.0.1:9 did not all come")
+    assert "within 2 s: start every one of them" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_where_the_coordinator_waits_in_vain_the_last_line_says_so(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    flags = (f"--coordinator={address}", "--num_processes=2", "--process_id=0")
+    (process,) = start(tmp_path / "run", 1, (*flags, "--initialization_timeout=2"))
+    assert process.wait(200) == 75
     said = output(tmp_path / "run").splitlines()
-    assert said[-1].startswith("another process of this run has ended, or did not come in time")
+    assert said[-1].startswith(f"error: the processes of this run at {address} did not all come")
     assert not (tmp_path / "run").exists()
 
 
