@@ -73,6 +73,12 @@ flags.DEFINE_bool("lossless", False, "Store RGB that reads back bit by bit.", **
 flags.DEFINE_integer("start", 0, "The first frame.", 0, **_here)
 flags.DEFINE_integer("frames", None, "How many frames; to the end if absent.", 1, **_here)
 flags.DEFINE_bool("dry_run", False, "Print the plan and stop.", **_here)
+flags.DEFINE_bool(
+    "explain_seams",
+    False,
+    "Score the tiles' borders in the first window against no tiles, and stop.",
+    **_here,
+)
 flags.DEFINE_bool("resume", False, "Go on with a job that was stopped.", **_here)
 flags.DEFINE_bool("overwrite", False, "Replace an output, or a job, that exists.", **_here)
 flags.DEFINE_integer("num_processes", None, "Of a folder: how many share it.", 1, **_here)
@@ -81,6 +87,8 @@ flags.DEFINE_integer("process_id", None, "Of a folder: which of them this is.", 
 
 def main() -> int:
     """Restores what the flags say; whatever is wrong shows before the weights are read."""
+    if FLAGS.explain_seams and FLAGS.input is not None:
+        return _explain_seams()
     if FLAGS.input is None or FLAGS.output is None:
         raise InputError("give --input CLIP and --output FILE")
     from realisvsr_jax.jobs import folder, single
@@ -107,6 +115,14 @@ def main() -> int:
     return 0
 
 
+def _explain_seams() -> int:
+    from realisvsr_jax.jobs import explain
+
+    for line in explain.explain_seams(*_request()):
+        sys.stdout.write(f"{line}\n")
+    return 0
+
+
 def _request() -> tuple[Any, Any]:
     """What is asked for, and whoever restores it."""
     from realisvsr_jax.jobs.journal import fingerprint
@@ -125,7 +141,14 @@ def _request() -> tuple[Any, Any]:
     }
     coding = Coding(FLAGS.codec, FLAGS.crf, FLAGS.preset, FLAGS.pix_fmt, FLAGS.lossless)
     request = Request(
-        *(FLAGS.input, FLAGS.output, FLAGS.start, FLAGS.frames, FLAGS.scenes == "auto", coding),
+        *(
+            FLAGS.input,
+            FLAGS.output or "",
+            FLAGS.start,
+            FLAGS.frames,
+            FLAGS.scenes == "auto",
+            coding,
+        ),
         settings=settings,
         resume=FLAGS.resume,
         overwrite=FLAGS.overwrite,
@@ -158,14 +181,14 @@ def _options() -> Any:
 
 
 def _device_share() -> int:
-    """Two fifths of a device's memory, on a CPU a quarter of the host's: the same at each start."""
+    """Two fifths of a device's memory, on a CPU a third of the host's: the same at each start."""
     from realisvsr_jax.jobs.plan import host_memory
     from realisvsr_jax.jobs.released import device_memory
 
     limit = device_memory()
     if limit is not None:
         return int(0.4 * limit)
-    return host_memory() // 4
+    return host_memory() // 3
 
 
 def _bytes(name: str, text: str) -> int:

@@ -434,6 +434,23 @@ def test_a_dry_run_prints_the_plan_reads_no_weights_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
+def test_seams_are_explained_by_the_picture_without_tiles(clip, tmp_path, run):
+    place = ["--input", clip, "--frames", 1, "--explain-seams"]
+    assert run(*place, "--tile", "24x24", "--height", 40) == (0, [])
+    lines = run.out.splitlines()
+    assert lines[0] == "1 frames of 40×60, with tiles and without"
+    assert lines[1].startswith("borders at rows 16, 24")
+    ratio = re.fullmatch(r"ratio ([\d.]+): (within 5%, they do not show|they may show)", lines[3])
+    assert ratio is not None
+    assert (float(ratio[1]) <= 1.05) == ("within" in ratio[2])
+    status, errors = run(*place, "--scale", 1)
+    assert (status, len(errors)) == (1, 1)
+    assert (
+        "its result of 8×12 is one tile, which has no borders; give a smaller --tile" in errors[0]
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
 def test_a_folder_of_videos(clip, tmp_path, run, enlarger):
     """Planned, then restored; the one that is no film does not end the work."""
     source, output = tmp_path / "in", tmp_path / "out"

@@ -18,6 +18,8 @@ from realisvsr_jax.sampling.scene import SceneRestorer, state_arrays, state_from
 from realisvsr_jax.video import VideoInfo
 from realisvsr_jax.weights.release import CARD, load_card
 
+WHOLE = 2**20  # pixels, more than a picture has
+
 
 class Released:
     """Opens scenes with the weights at `folder`, which are read at the first one.
@@ -46,6 +48,11 @@ class Released:
             self._opened = None
             self._opened = (key, SceneOf(self._restorer, *key, self._options_for(info)))
         return self._opened[1]
+
+    def untiled(self, info: VideoInfo) -> "SceneOf":
+        """As `scene`, with the whole picture as one tile."""
+        options = dataclasses.replace(self._options_for(info), tile=(WHOLE, WHOLE))
+        return SceneOf(self._restorer, info.height, info.width, options)
 
     @functools.cached_property
     def _restorer(self) -> Any:

@@ -1,0 +1,56 @@
+"""Whether the tiles of a restoration show: a clip's first window with them and without."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from realisvsr_jax.errors import InputError
+from realisvsr_jax.jobs.released import Released, SceneOf
+from realisvsr_jax.jobs.single import Request
+from realisvsr_jax.sampling.seams import seam_score, tile_lines
+from realisvsr_jax.video import stream_video
+
+WITHIN = 1.05  # a ratio up to this is no visible border
+
+
+def explain_seams(request: Request, weights: Released) -> Iterator[str]:
+    """The tiles and their score in lines; nothing is written.
+
+    Restores the first window twice, of the same seed. Raises InputError where there is one tile
+    only, and where the untiled restoration needs more memory than there is.
+    """
+    info, frames = stream_video(request.input, request.start, request.frames)
+    scene = weights.scene(info)
+    longest = len(scene.windows(2**20)[0].reads)
+    clip = np.stack([frame for frame, _ in itertools.islice(frames, longest)])
+    factor = scene.restorer.vae_config.spatial_factor
+    lines, shift = tile_lines(scene.layout.tiling(1), factor)
+    height, width = scene.size
+    if not lines.rows and not lines.columns:
+        raise InputError(
+            f"{request.input}: its result of {height}×{width} is one tile, which has no borders; "
+            "give a smaller --tile HEIGHTxWIDTH"
+        )
+    tiled, untiled = (_first_window(of, clip) for of in (scene, weights.untiled(info)))
+    score = seam_score(tiled, untiled, lines, shift)
+    yield f"{len(tiled)} frames of {height}×{width}, with tiles and without"
+    yield f"borders at rows {_listed(lines.rows)}, columns {_listed(lines.columns)}"
+    yield (
+        f"what tiling changed has a gradient of {score.at:.5f} across the borders, "
+        f"{score.elsewhere:.5f} across the same grid {shift[0]} and {shift[1]} pixels on, of 2"
+    )
+    hidden = "within 5%, they do not show" if score.ratio <= WITHIN else "they may show"
+    yield f"ratio {score.ratio:.3f}: {hidden}"
+
+
+def _first_window(scene: SceneOf, clip: np.ndarray) -> np.ndarray:
+    window = scene.windows(len(clip))[0]
+    restored, _ = scene.restore(
+        window, clip[: len(window.reads)], None, frames_in_scene=len(clip), first_frame=0
+    )
+    return restored
+
+
+def _listed(pixels: tuple[int, ...]) -> str:
+    return ", ".join(map(str, pixels)) or "none"
