@@ -19,11 +19,11 @@ import numpy as np
 
 from realisvsr_jax.errors import plain_messages
 from realisvsr_jax.evals import pages
+from realisvsr_jax.jobs.released import WHOLE
 from realisvsr_jax.sampling.restore import Restorer, load
 from realisvsr_jax.sampling.scene import Options, SceneRestorer
 from realisvsr_jax.sampling.seams import Score, pooled, seam_score, tile_lines, time_score
 
-WHOLE = 2**20  # pixels or frames, more than there are
 Rows = list[dict[str, Any]]
 
 

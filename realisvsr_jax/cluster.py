@@ -86,7 +86,7 @@ def _check(coordinator: str, num_processes: int | None, process_id: int | None) 
         )
 
 
-def _reach(coordinator: str, timeout: float) -> None:
+def _reach(coordinator: str, timeout: int) -> None:
     """Returns when something listens there; ends the process after `timeout` seconds.
 
     JAX would wait as long, and then abort with a stack trace.

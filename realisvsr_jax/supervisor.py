@@ -33,11 +33,11 @@ _MET = "REALISVSR_MET"  # in it too: the file descriptor to say so through
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def not_all_came(coordinator: str | None, timeout: float) -> str:
+def not_all_came(coordinator: str | None, timeout: int) -> str:
     """What to say, and to do, where processes did not find each other within `timeout` seconds."""
     where = f"at {coordinator}" if coordinator else "that the environment announces"
     return (
-        f"error: the processes of this run {where} did not all come within {timeout:g} s: start "
+        f"error: the processes of this run {where} did not all come within {timeout} s: start "
         "every one of them, with the same --coordinator and --num_processes; "
         "--initialization_timeout SECONDS waits longer"
     )

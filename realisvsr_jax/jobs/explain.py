@@ -9,6 +9,7 @@ from realisvsr_jax.errors import InputError
 from realisvsr_jax.jobs.released import Released, SceneOf
 from realisvsr_jax.jobs.single import Request
 from realisvsr_jax.sampling.seams import seam_score, tile_lines
+from realisvsr_jax.sampling.windows import frames_of
 from realisvsr_jax.video import stream_video
 
 WITHIN = 1.05  # a ratio up to this is no visible border
@@ -21,18 +22,18 @@ def explain_seams(request: Request, weights: Released) -> Iterator[str]:
     only, and where the untiled restoration needs more memory than there is.
     """
     info, frames = stream_video(request.input, request.start, request.frames)
-    scene = weights.scene(info)
-    longest = len(scene.windows(2**20)[0].reads)
-    clip = np.stack([frame for frame, _ in itertools.islice(frames, longest)])
-    factor = scene.restorer.vae_config.spatial_factor
-    lines, shift = tile_lines(scene.layout.tiling(1), factor)
-    height, width = scene.size
+    layout = weights.layout(info)
+    lines, shift = tile_lines(layout.tiling(1), layout.padded[0] // layout.latent[0])
+    height, width = layout.size
     if not lines.rows and not lines.columns:
         raise InputError(
             f"{request.input}: its result of {height}×{width} is one tile, which has no borders; "
             "give a smaller --tile HEIGHTxWIDTH"
         )
-    tiled, untiled = (_first_window(of, clip) for of in (scene, weights.untiled(info)))
+    longest = len(frames_of(range(layout.window), layout.factor))
+    clip = np.stack([frame for frame, _ in itertools.islice(frames, longest)])
+    scenes = (weights.scene(info), weights.untiled(info))
+    tiled, untiled = (_first_window(scene, clip) for scene in scenes)
     score = seam_score(tiled, untiled, lines, shift)
     yield f"{len(tiled)} frames of {height}×{width}, with tiles and without"
     yield f"borders at rows {_listed(lines.rows)}, columns {_listed(lines.columns)}"

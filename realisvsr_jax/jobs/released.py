@@ -11,14 +11,14 @@ import numpy as np
 
 from realisvsr_jax.jobs.scene import Needs, Outlook
 from realisvsr_jax.sampling import restore
-from realisvsr_jax.sampling.layout import make_layout
+from realisvsr_jax.sampling.layout import Layout, make_layout
 from realisvsr_jax.sampling.options import Options
 from realisvsr_jax.sampling.plan import ScenePlan, plan
 from realisvsr_jax.sampling.scene import SceneRestorer, state_arrays, state_from
 from realisvsr_jax.video import VideoInfo
 from realisvsr_jax.weights.release import CARD, load_card
 
-WHOLE = 2**20  # pixels, more than a picture has
+WHOLE = 2**20  # pixels or frames, more than there are
 
 
 class Released:
@@ -37,9 +37,13 @@ class Released:
     def outlook(self, info: VideoInfo) -> Outlook:
         """For a video; reads a release's card alone, other weights whole."""
         options = self._options_for(info)
-        layout = make_layout(self._card, info.height, info.width, options)
+        layout = self.layout(info)
         needs = functools.partial(self._needs, info, options)
         return Outlook(layout.size, layout.windows, functools.lru_cache(needs))
+
+    def layout(self, info: VideoInfo) -> Layout:
+        """Sizes, tiles and windows for a video; reads what `outlook` reads."""
+        return make_layout(self._card, info.height, info.width, self._options_for(info))
 
     def scene(self, info: VideoInfo) -> "SceneOf":
         """For a video; those of the last size stay compiled."""
@@ -83,7 +87,7 @@ class Released:
         )
         sampler = self._card.sampler
         guidance = sampler.guidance if options.guidance is None else options.guidance
-        layout = make_layout(self._card, info.height, info.width, options)
+        layout = self.layout(info)
         tiles = sum(layout.tiling(span.size).count for span in layout.spans(frames))
         return Needs(
             passes=tiles * found.steps * (1 if guidance == 1 else 2),
