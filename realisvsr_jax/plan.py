@@ -6,7 +6,7 @@ Compiles the training step of each bucket for the topology (v5e:4x4, v6e:8x8, v5
 h100:8 and other GPUs as an estimate, compiled for CPUs) and prints, per chip, what lies in memory,
 what the devices exchange, and the time that they cannot beat. `--program latents` is the step on
 latents that were made before (realisvsr_jax.precompute), `--program sample` a restoration of one
-tile, which runs on one device. TPUs need their compiler: pip install -e '.[plan]'. It
+tile, which runs on one device. TPUs need their compiler: pip install 'realisvsr-jax[plan]'. It
 takes some minutes a bucket, and many for the VAE; `--bucket` chooses one.
 """
 

@@ -117,7 +117,7 @@ def _tpu_devices(name: str) -> list[Any]:
         import libtpu  # noqa: F401  # pyright: ignore
     except ImportError as error:
         raise InputError(
-            f"{name}: planning for a TPU needs its compiler: pip install -e '.[plan]'"
+            f"{name}: planning for a TPU needs its compiler: pip install 'realisvsr-jax[plan]'"
         ) from error
     try:
         found = topologies.get_topology_desc(topology_name=name, platform="tpu")
