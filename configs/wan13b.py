@@ -27,7 +27,8 @@ def get_config() -> Any:
     config.encode_frames = 4
     config.model.dit.dtype = "bfloat16"
     config.model.dit.attention = "auto"
-    config.model.dit.remat = "block"
+    config.model.dit.remat = "attention"
+    config.vae.precision = "high"
     config.release.tile = (49, 480, 832)
     config.release.overlap = (8, 64, 64)
     return config

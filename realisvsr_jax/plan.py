@@ -123,7 +123,8 @@ def _step_flops(config: Any, bucket: Any, encoded: bool) -> tuple[dict[str, floa
     if not encoded:
         once = arithmetic.encode(config.vae, bucket, config.encode_frames)
         flops["vae"] = 2 * size * once
-        work["float32"] = work.get("float32", 0.0) + flops["vae"]
+        name = "high" if config.vae.precision == "high" else "float32"
+        work[name] = work.get(name, 0.0) + flops["vae"]
     return flops, work
 
 

@@ -65,6 +65,13 @@ flags.DEFINE_float(
     **_here,
 )
 flags.DEFINE_float("condition_scale", 1.0, "Of the control branch; 0 leaves it out.", **_here)
+flags.DEFINE_enum(
+    "vae_precision",
+    None,
+    ["highest", "high"],
+    "Of the VAE's products: float32, or TF32 on NVIDIA's GPUs; what the weights say if absent.",
+    **_here,
+)
 flags.DEFINE_string("codec", "libx264", "FFmpeg's encoder of the output.", **_here)
 flags.DEFINE_integer("crf", 16, "Its quality; smaller is better.", 0, **_here)
 flags.DEFINE_string("preset", None, "Its preset, as slow.", **_here)
@@ -136,6 +143,7 @@ def _request() -> tuple[Any, Any]:
     names = ("realisvsr-jax", "jax", "av", "scenedetect-headless")
     settings = {
         "options": {**vars(options), "height": FLAGS.height, "encoder": FLAGS.text_encoder},
+        "VAE's precision": FLAGS.vae_precision,
         "weights": fingerprint(found),
         "version of": {name: metadata.version(name) for name in names},
     }
@@ -153,7 +161,7 @@ def _request() -> tuple[Any, Any]:
         resume=FLAGS.resume,
         overwrite=FLAGS.overwrite,
     )
-    return request, Released(found, FLAGS.text_encoder, options, FLAGS.height)
+    return request, Released(found, FLAGS.text_encoder, options, FLAGS.height, FLAGS.vae_precision)
 
 
 def _options() -> Any:

@@ -27,7 +27,7 @@ from realisvsr_jax.video.folders import write_picture
 class Enlarger:
     """In the place of the weights: repeats pixels, a scene in one window."""
 
-    def __call__(self, folder, text_encoder, options, height):
+    def __call__(self, folder, text_encoder, options, height, vae_precision):
         self.options, self.height = options, height
         return self
 

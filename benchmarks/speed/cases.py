@@ -117,7 +117,7 @@ CASES = (
         "step",
         (13, 60, 104),
         "gpu",
-        model=RealisVSRConfig(dataclasses.replace(_GPU, remat="block")),
+        model=RealisVSRConfig(dataclasses.replace(_GPU, remat="dots")),
         mfu=0.45,
         compiled_ratio=_FASTER,
     ),

@@ -39,7 +39,7 @@ class Transformer(diffusers.WanTransformer3DModel):
             ffn_dim=dit.ffn_dim,
             num_layers=dit.num_layers,
         )
-        self.recomputed = dit.remat == "block"
+        self.recomputed = dit.remat != "none"
         self.interval = 0
         if config.cpc is None:
             return

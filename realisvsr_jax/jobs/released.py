@@ -24,13 +24,19 @@ WHOLE = 2**20  # pixels or frames, more than there are
 class Released:
     """Opens scenes with the weights at `folder`, which are read at the first one.
 
-    `height` is that of the result, in place of the options' scale.
+    `height` is that of the result, in place of the options' scale; `vae_precision` as in
+    `restore.load`.
     """
 
     def __init__(
-        self, folder: Path, text_encoder: str | None, options: Options, height: int | None = None
+        self,
+        folder: Path,
+        text_encoder: str | None,
+        options: Options,
+        height: int | None = None,
+        vae_precision: str | None = None,
     ):
-        self.folder, self._text_encoder = folder, text_encoder
+        self.folder, self._text_encoder, self._precision = folder, text_encoder, vae_precision
         self._options, self._height = options, height
         self._opened: tuple[Any, SceneOf] | None = None
 
@@ -60,7 +66,7 @@ class Released:
 
     @functools.cached_property
     def _restorer(self) -> Any:
-        return restore.load(self.folder, self._text_encoder)
+        return restore.load(self.folder, self._text_encoder, self._precision)
 
     @functools.cached_property
     def _card(self) -> Any:

@@ -8,6 +8,7 @@ one that suits the backend of this process; a model on disk may say so and run a
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +17,15 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from realisvsr_jax.model.splash import splash_attention
+from realisvsr_jax.model.splash import KEPT, splash_attention
 from realisvsr_jax.numerics import precision_of
 
 AUTO = "auto"
 # Scores held at once by the xla backend, float32: 512 MiB on an accelerator; on a CPU what its
 # caches hold, which is up to twice as fast.
 MAX_SCORES = {"accelerator": 2**27, "cpu": 2**21}
-# What of attention is worth keeping for the backward pass: all that its scores do not give.
-KEPT = "attention"
 _KEPT = jax.checkpoint_policies.save_only_these_names(KEPT)
+_CUDNN = "dot_product_attention_fwd"
 
 
 def attention(
@@ -56,6 +56,15 @@ def check_backend(backend: str) -> None:
     if backend not in (*_BACKENDS, AUTO):
         known = ", ".join((*_BACKENDS, AUTO))
         raise ValueError(f"unknown attention backend {backend!r}; known: {known}")
+
+
+def keeps_attention(primitive: Any, *operands: Any, **parameters: Any) -> bool:
+    """A policy for `jax.checkpoint`: what attention gives is kept, with the sums of its softmax.
+
+    Its backward pass needs no more than those and q, k and v; cuDNN's are known by the name of
+    JAX's primitive, the other backends' by that of `checkpoint_name`.
+    """
+    return primitive.name.startswith(_CUDNN) or bool(_KEPT(primitive, *operands, **parameters))
 
 
 def resolved(backend: str, platform: str, dtype: DTypeLike, head_dim: int) -> str:
@@ -137,7 +146,14 @@ def _cudnn_attention(
             f"attention backend 'cudnn' takes bfloat16 or float16, not {q.dtype}: "
             "set dtype='bfloat16' or attention='xla'"
         )
-    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    if q.shape[1] % 2 == 0 and k.shape[1] % 2 == 0:
+        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    # JAX refuses the backward pass of odd lengths.
+    length, keys = q.shape[1], jnp.full(len(k), k.shape[1], jnp.int32)
+    q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    return jax.nn.dot_product_attention(
+        q, k, v, key_value_seq_lengths=keys, implementation="cudnn"
+    )[:, :length]
 
 
 _BACKENDS: dict[str, Callable[..., Array]] = {

@@ -17,6 +17,8 @@ from jaxtyping import Array, Float
 # The kernel computes tiles of at most this many queries and keys; lanes are 128 wide.
 MAX_QUERIES, MAX_KEYS = 1024, 512
 LANES = 128
+# The name of what is worth keeping for the backward pass: all that the scores do not give.
+KEPT = "attention"
 
 
 @functools.partial(jax.jit, static_argnames="interpret")
@@ -119,6 +121,7 @@ def _kernel(
     kernel = splash.make_splash_mha_single_device(
         splash.MultiHeadMask([splash.FullMask((length, padded))] * heads),
         block_sizes=sizes,
+        residual_checkpoint_name=KEPT,
         interpret=interpret,
     )
     if keys == padded:

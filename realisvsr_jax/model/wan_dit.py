@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Latent, TextStates, Tokens
 from realisvsr_jax.mesh import BATCH, SEQ, constrain
-from realisvsr_jax.model.attention import KEPT, check_backend, resolved
+from realisvsr_jax.model.attention import check_backend, keeps_attention, resolved
 from realisvsr_jax.model.layers import (
     MLP,
     LayerNorm,
@@ -38,8 +38,9 @@ from realisvsr_jax.numerics import RMSNorm
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.save_from_both_policies(
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names(KEPT),
+        keeps_attention,
     ),
+    "attention": keeps_attention,
     "block": jax.checkpoint_policies.nothing_saveable,
 }
 DTYPES = ("float32", "bfloat16")
@@ -52,7 +53,8 @@ class DiTConfig:
     `dtype` is the dtype of matrix products. `residual_dtype` is that of the stream between
     blocks: float32 as in the official code, or bfloat16 as in diffusers. `remat` names what
     the backward pass computes again: "none", "dots" (all but the products with weights and what
-    the xla attention gives) or "block" (everything inside a block).
+    attention gives), "attention" (all but what attention gives) or "block" (everything inside a
+    block).
     """
 
     dim: int = 1536

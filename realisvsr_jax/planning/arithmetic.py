@@ -51,8 +51,10 @@ def training(model: RealisVSRConfig, batch_size: int, latent: Size) -> Mapping[s
     once = weights + attention
     frozen = once + (dit.num_layers - 1) * (2 * weights + 3 * attention)
     control = 3 * cpc.num_blocks * (once + _out(dit, latent))
-    again = {"none": 0.0, "dots": attention, "block": once}[dit.remat]
-    recomputed = again * (dit.num_layers + cpc.num_blocks)
+    # Where attention is kept, fused kernels form scores a second time in any case.
+    scores = attention / 2 if dit.attention == "xla" else 0.0
+    again = {"none": 0.0, "dots": scores, "attention": weights + scores, "block": once}
+    recomputed = again[dit.remat] * (dit.num_layers + cpc.num_blocks)
     parts = {"dit": frozen, "cpc": control, "recomputed": recomputed}
     return {name: batch_size * value for name, value in parts.items()}
 

@@ -53,9 +53,10 @@ def roofline(
 ) -> dict[str, Any]:
     """Seconds that arithmetic, memory and interconnect need at full speed, and which is `bound`.
 
-    `work` is FLOP by dtype on all chips; `traffic` and `moved` are bytes on one.
+    `work` is FLOP on all chips by dtype, "high" being float32 at that precision; `traffic` and
+    `moved` are bytes on one.
     """
-    speeds = {"bfloat16": chip.flops, "float32": chip.float32_flops}
+    speeds = {"bfloat16": chip.flops, "float32": chip.float32_flops, "high": chip.high_flops}
     times = {
         "arithmetic": sum(flop / speeds[dtype] for dtype, flop in work.items()) / chips,
         "memory": traffic / chip.bandwidth,

@@ -33,7 +33,7 @@ Size = tuple[int, int, int]
 class Part:
     """One program: how often it runs, its FLOP in one run, bytes of weights that it does not take.
 
-    `dtype` is that of most of its products.
+    `dtype` is that of most of its products, as `report.roofline` names it.
     """
 
     name: str
@@ -81,9 +81,10 @@ def parts(config: TrainingConfig, size: Size, device: Any) -> Iterator[Part]:
             x = jax.ShapeDtypeStruct(shape(count[index]), jnp.float32, sharding=place)
             lowered = program.lower(vae, x, cache)
             once = work[0] if index == 0 else (work[1] - work[0]) / chunks
-            yield Part(f"{name}, {label} frame", lowered, times, once, "float32", model_bytes)
+            yield Part(f"{name}, {label} frame", lowered, times, once, arithmetic_of, model_bytes)
             cache = _on(jax.eval_shape(program, vae, x, cache)[1], place)
 
+    arithmetic_of = "high" if config.vae.precision == "high" else "float32"
     frames = (1, config.vae.temporal_factor)
     encoding = [arithmetic.encode(config.vae, (n, *size[1:])) for n in (1, size[0])]
     decoding = [arithmetic.decode(config.vae, (n, *latent[1:])) for n in (1, latent[0])]

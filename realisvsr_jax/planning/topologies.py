@@ -15,28 +15,30 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip: memory in bytes, bfloat16 and float32 FLOP/s, memory and interconnect in bytes/s.
+    """One chip: memory in bytes, FLOP/s, memory and interconnect in bytes/s.
 
-    `platform` is JAX's name; sources are the makers' data sheets. A TPU multiplies float32 in six
-    passes of bfloat16 (precision HIGHEST).
+    `flops` are bfloat16's, `high_flops` and `float32_flops` those of float32 at the precisions
+    "high" and "highest" (`vae.causal_conv.Lowering`): on a TPU three and six passes of bfloat16, on
+    a GPU TF32 and float32. `platform` is JAX's name; sources are the makers' data sheets.
     """
 
     platform: str
     memory: int
     flops: float
+    high_flops: float
     float32_flops: float
     bandwidth: float
     interconnect: float
 
 
 CHIPS = {
-    "v5e": Chip("tpu", 16 * 2**30, 197e12, 197e12 / 6, 819e9, 200e9),
-    "v5p": Chip("tpu", 95 * 2**30, 459e12, 459e12 / 6, 2765e9, 600e9),
-    "v6e": Chip("tpu", 32 * 2**30, 918e12, 918e12 / 6, 1640e9, 448e9),
-    "a100": Chip("gpu", 80 * GB, 312e12, 19.5e12, 2039e9, 300e9),
-    "h100": Chip("gpu", 80 * GB, 989e12, 67e12, 3350e9, 450e9),
-    "h200": Chip("gpu", 141 * GB, 989e12, 67e12, 4800e9, 450e9),
-    "cpu": Chip("cpu", 24 * GB, 1e11, 1e11, 20e9, 10e9),
+    "v5e": Chip("tpu", 16 * 2**30, 197e12, 197e12 / 3, 197e12 / 6, 819e9, 200e9),
+    "v5p": Chip("tpu", 95 * 2**30, 459e12, 459e12 / 3, 459e12 / 6, 2765e9, 600e9),
+    "v6e": Chip("tpu", 32 * 2**30, 918e12, 918e12 / 3, 918e12 / 6, 1640e9, 448e9),
+    "a100": Chip("gpu", 80 * GB, 312e12, 156e12, 19.5e12, 2039e9, 300e9),
+    "h100": Chip("gpu", 80 * GB, 989e12, 494.5e12, 67e12, 3350e9, 450e9),
+    "h200": Chip("gpu", 141 * GB, 989e12, 494.5e12, 67e12, 4800e9, 450e9),
+    "cpu": Chip("cpu", 24 * GB, 1e11, 1e11, 1e11, 20e9, 10e9),
 }
 # The slices that can be had (cloud.google.com/tpu/docs); of v5p also other multiples of 4.
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")

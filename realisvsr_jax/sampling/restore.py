@@ -3,6 +3,7 @@
 A clip is one scene here; `scene` restores it window by window, `jobs` whole files.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,18 @@ __all__ = ["Restorer", "check_options", "find", "load"]
 Progress = Callable[[int, int], object]
 
 
-def load(path: str | Path | None = None, text_encoder: str | Path | None = None) -> "Restorer":
+def load(
+    path: str | Path | None = None,
+    text_encoder: str | Path | None = None,
+    vae_precision: str | None = None,
+) -> "Restorer":
     """The model of a release folder, of a RUN (its averaged weights) or of a PyTorch checkpoint.
 
     None is the shipped one; what is no path is the id of a model on the hub. `text_encoder`
     encodes prompts that the weights' cache lacks: a release, a checkpoint or a hub id; where
-    the release has one itself, it need not be named. Raises InputError for what is none of
-    these, for weights that do not fit their settings, and for those that cannot restore.
+    the release has one itself, it need not be named. `vae_precision` ("highest" or "high", see
+    `vae.causal_conv.Lowering`) takes the place of what the weights say. Raises InputError for what
+    is none of these, for weights that do not fit their settings, and for those that cannot restore.
     """
     folder = find(path)
     try:
@@ -46,6 +52,11 @@ def load(path: str | Path | None = None, text_encoder: str | Path | None = None)
         )
     if release.vae is None:
         raise InputError(f"{folder} has no VAE; put it beside the transformer")
+    if vae_precision is not None:
+        assert release.card.vae is not None
+        how = dataclasses.replace(release.card.vae, precision=vae_precision)
+        release.card = dataclasses.replace(release.card, vae=how)
+        release.vae = release.vae.configured(how)
     return Restorer(release, _encoder(folder, text_encoder))
 
 

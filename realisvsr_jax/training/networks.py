@@ -76,7 +76,12 @@ def complete(base: Release | None, config: TrainingConfig) -> Release:
     if vae_config is None:
         name = config.init_vae or config.init
         raise InputError(f"init: {name} has no VAE; give one with --config.init_vae=PATH")
-    vae = vae or WanVAE(vae_config, rngs=nnx.Rngs(config.seed))
+    how = {"conv": config.vae.conv, "precision": config.vae.precision}
+    if vae is None:
+        vae = WanVAE(vae_config, rngs=nnx.Rngs(config.seed))
+    else:
+        vae_config = dataclasses.replace(vae_config, **how)
+        vae = vae.configured(vae_config)
     card = described(ReleaseCard(vae=vae_config), config)
     if config.task == "vae":
         return Release(card, vae)
@@ -169,5 +174,4 @@ def normalised(vae: WanVAE, config: VAEConfig, clips: list[np.ndarray]) -> tuple
         mean=tuple(round(float(m), 6) for m in mean),
         std=tuple(round(float(s), 6) for s in deviation),
     )
-    graph, _ = nnx.split(nnx.eval_shape(lambda: WanVAE(config, rngs=nnx.Rngs(0))))
-    return nnx.merge(graph, nnx.state(vae)), config
+    return vae.configured(config), config

@@ -8,7 +8,7 @@ from einops import rearrange
 from flax import nnx
 from jax import lax
 
-from realisvsr_jax.vae.causal_conv import PRECISION, CausalConv, Features, Resized, join
+from realisvsr_jax.vae.causal_conv import FLOAT32, CausalConv, Features, Lowering, Resized, join
 
 ATTENTION_CHUNK = 1024  # queries at a time, where a frame has more positions
 
@@ -34,17 +34,19 @@ class Norm(nnx.Module):
 class ResidualBlock(nnx.Module):
     """Two causal 3×3×3 convolutions beside a shortcut."""
 
-    def __init__(self, channels: int, out_channels: int, *, norm: str, conv: str, rngs: nnx.Rngs):
+    def __init__(
+        self, channels: int, out_channels: int, *, norm: str, lowering: Lowering, rngs: nnx.Rngs
+    ):
         kernel = (3, 3, 3)
         self.norm1 = Norm(channels, norm)
-        self.conv1 = CausalConv(channels, out_channels, kernel, rngs=rngs, implementation=conv)
+        self.conv1 = CausalConv(channels, out_channels, kernel, rngs=rngs, lowering=lowering)
         self.norm2 = Norm(out_channels, norm)
         # Without a norm, a block has to start as its shortcut for training to take off.
         self.conv2 = CausalConv(
-            out_channels, out_channels, kernel, rngs=rngs, zero=norm == "none", implementation=conv
+            out_channels, out_channels, kernel, rngs=rngs, zero=norm == "none", lowering=lowering
         )
         self.shortcut = (
-            CausalConv(channels, out_channels, (1, 1, 1), rngs=rngs, implementation=conv)
+            CausalConv(channels, out_channels, (1, 1, 1), rngs=rngs, lowering=lowering)
             if channels != out_channels
             else None
         )
@@ -61,29 +63,32 @@ class ResidualBlock(nnx.Module):
 class FrameAttention(nnx.Module):
     """One head over the h·w positions within each frame."""
 
-    def __init__(self, channels: int, *, norm: str, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, norm: str, rngs: nnx.Rngs, lowering: Lowering = FLOAT32):
+        zeros, precision = nnx.initializers.zeros, lowering.of_products
         self.norm = Norm(channels, norm)
-        self.qkv = nnx.Linear(channels, 3 * channels, precision=PRECISION, rngs=rngs)
-        self.out = nnx.Linear(
-            channels, channels, kernel_init=nnx.initializers.zeros, precision=PRECISION, rngs=rngs
-        )
+        self.qkv = nnx.Linear(channels, 3 * channels, precision=precision, rngs=rngs)
+        self.out = nnx.Linear(channels, channels, kernel_init=zeros, precision=precision, rngs=rngs)
+        self.precision = precision
 
     def __call__(self, x: Features) -> Features:
         """Keeps the shape."""
         _, frames, height, _, _ = x.shape
         tokens = rearrange(self.norm(x), "b t h w c -> (b t) (h w) c")
         q, k, v = jnp.split(self.qkv(tokens), 3, axis=-1)
-        y = rearrange(self.out(_attend(q, k, v)), "(b t) (h w) c -> b t h w c", t=frames, h=height)
+        attended = self.out(_attend(q, k, v, self.precision))
+        y = rearrange(attended, "(b t) (h w) c -> b t h w c", t=frames, h=height)
         return x + y
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+def _attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, precision: lax.Precision = lax.Precision.HIGHEST
+) -> jax.Array:
     """softmax(q·kᵀ/√c)·v over axis 1, a chunk of queries at a time where there are many."""
 
     def some(queries: jax.Array) -> jax.Array:
-        scores = jnp.einsum("bqc,bkc->bqk", queries, k, precision=PRECISION) * q.shape[-1] ** -0.5
+        scores = jnp.einsum("bqc,bkc->bqk", queries, k, precision=precision) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(scores, axis=-1)
-        return jnp.einsum("bqk,bkc->bqc", weights, v, precision=PRECISION)
+        return jnp.einsum("bqk,bkc->bqc", weights, v, precision=precision)
 
     length = q.shape[1]
     if length <= 2 * ATTENTION_CHUNK:
@@ -96,10 +101,10 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 class Downsample(nnx.Module):
     """Halves height and width and, if `temporal`, time: a stream's first frame stays alone."""
 
-    def __init__(self, channels: int, *, temporal: bool, conv: str, rngs: nnx.Rngs):
-        self.space = CausalConv(channels, channels, (1, 3, 3), rngs=rngs, implementation=conv)
+    def __init__(self, channels: int, *, temporal: bool, lowering: Lowering, rngs: nnx.Rngs):
+        self.space = CausalConv(channels, channels, (1, 3, 3), rngs=rngs, lowering=lowering)
         self.time = (
-            CausalConv(channels, channels, (3, 1, 1), rngs=rngs, implementation=conv)
+            CausalConv(channels, channels, (3, 1, 1), rngs=rngs, lowering=lowering)
             if temporal
             else None
         )
@@ -124,13 +129,13 @@ class Upsample(nnx.Module):
     sees zeros.
     """
 
-    def __init__(self, channels: int, *, temporal: bool, conv: str, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, temporal: bool, lowering: Lowering, rngs: nnx.Rngs):
         self.time = (
-            CausalConv(channels, 2 * channels, (3, 1, 1), rngs=rngs, implementation=conv)
+            CausalConv(channels, 2 * channels, (3, 1, 1), rngs=rngs, lowering=lowering)
             if temporal
             else None
         )
-        self.space = CausalConv(channels, channels // 2, (1, 3, 3), rngs=rngs, implementation=conv)
+        self.space = CausalConv(channels, channels // 2, (1, 3, 3), rngs=rngs, lowering=lowering)
 
     def __call__(self, x: Features, cache: Any = None) -> tuple[Resized, Any]:
         """1 + k frames to 1 + 2k at the start of a stream, k to 2k after it."""

@@ -4,14 +4,13 @@
 None starts a stream, with zeros before its first frame.
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
-
-# The VAE is float32: by default a TPU or GPU rounds the factors of its products.
-PRECISION = lax.Precision.HIGHEST
 
 Features = Float[Array, "b t h w c"]
 Resized = Float[Array, "b s y x d"]
@@ -19,12 +18,38 @@ Resized = Float[Array, "b s y x d"]
 Cache = Float[Array, "b k h w c"]
 
 
-class CausalConv(nnx.Module):
-    """kernel (kt, kh, kw); "same" in space, causal in time; a kt of 1 is a 2D convolution.
+@dataclass(frozen=True)
+class Lowering:
+    """How products are computed; the weights know nothing of it.
 
-    `implementation`: 'native' is one 3D convolution, 'taps' the sum of kt 2D ones, which is some
-    2–4 times faster on the CPU in training; 'auto' chooses by the backend.
+    `implementation` of a convolution: 'native' is one 3D convolution, 'taps' the sum of kt 2D ones,
+    which is some 2–4 times faster on the CPU in training; 'auto' chooses by the backend.
+    `precision` of all products of float32: 'highest' is float32; 'high' rounds their factors to
+    TF32 on NVIDIA's GPUs, as PyTorch does by default, and multiplies in three passes of bfloat16 on
+    TPUs; on a CPU both are float32.
     """
+
+    implementation: str = "auto"
+    precision: str = "highest"
+
+    def check(self) -> None:
+        """Raises ValueError, with the known names, for others."""
+        if self.implementation not in ("auto", "native", "taps"):
+            raise ValueError(f"unknown convolution {self.implementation!r}: auto, native or taps")
+        if self.precision not in ("highest", "high"):
+            raise ValueError(f"unknown precision {self.precision!r}: highest or high")
+
+    @property
+    def of_products(self) -> lax.Precision:
+        """JAX's name of the precision; without one, TPUs and GPUs round to less than either."""
+        return lax.Precision[self.precision.upper()]
+
+
+FLOAT32 = Lowering()
+
+
+class CausalConv(nnx.Module):
+    """kernel (kt, kh, kw); "same" in space, causal in time; a kt of 1 is a 2D convolution."""
 
     def __init__(
         self,
@@ -34,15 +59,14 @@ class CausalConv(nnx.Module):
         *,
         rngs: nnx.Rngs,
         zero: bool = False,
-        implementation: str = "auto",
+        lowering: Lowering = FLOAT32,
     ):
-        if implementation not in ("auto", "native", "taps"):
-            raise ValueError(f"unknown convolution {implementation!r}: auto, native or taps")
+        lowering.check()
         init = nnx.initializers.zeros if zero else nnx.initializers.lecun_normal()
         shape = (*kernel, in_channels, out_channels)
         self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_channels))
-        self.implementation = implementation
+        self.lowering = lowering
 
     def __call__(self, x: Features, cache: Cache | None = None) -> tuple[Resized, Cache]:
         """Same number of frames out as in."""
@@ -64,17 +88,16 @@ class CausalConv(nnx.Module):
     ) -> Resized:
         """The convolution itself, by the chosen implementation."""
         kernel = self.kernel[...]
-        native = self.implementation == "native" or (
-            self.implementation == "auto" and jax.default_backend() != "cpu"
-        )
-        if native:
+        implementation, precision = self.lowering.implementation, self.lowering.of_products
+        on_cpu = jax.default_backend() == "cpu"
+        if implementation == "native" or (implementation == "auto" and not on_cpu):
             y = lax.conv_general_dilated(
                 x,
                 kernel,
                 (time_stride, space_stride, space_stride),
                 [(0, 0), *sides],
                 dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
-                precision=PRECISION,
+                precision=precision,
             )
             return y + self.bias[...]
         taps = kernel.shape[0]
@@ -88,7 +111,7 @@ class CausalConv(nnx.Module):
                 (space_stride, space_stride),
                 sides,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                precision=PRECISION,
+                precision=precision,
             )
             y = y + flat.reshape(x.shape[0], frames, *flat.shape[1:])
         return y

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from realisvsr_jax.axes import Latent, Video
 from realisvsr_jax.vae.blocks import Downsample, FrameAttention, Norm, ResidualBlock, Upsample
-from realisvsr_jax.vae.causal_conv import CausalConv, Features, Resized
+from realisvsr_jax.vae.causal_conv import CausalConv, Features, Lowering, Resized
 
 # fmt: off
 WAN_MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -30,7 +30,8 @@ class VAEConfig:
     """Wan's VAE by default; one multiplier a stage, one down-sampling between two stages.
 
     `norm`: 'rms' (Wan) or 'none', with which a small VAE learns from scratch far better.
-    `mean`, `std`: of each latent channel, for the normalised latents. `conv`: see `CausalConv`.
+    `mean`, `std`: of each latent channel, for the normalised latents. `conv` and
+    `precision` are those of `Lowering`.
     """
 
     base_dim: int = 96
@@ -43,8 +44,10 @@ class VAEConfig:
     mean: tuple[float, ...] = WAN_MEAN
     std: tuple[float, ...] = WAN_STD
     conv: str = "auto"
+    precision: str = "highest"
 
     def __post_init__(self) -> None:
+        self.lowering.check()
         if len(self.temporal_downsample) != len(self.multipliers) - 1:
             raise ValueError(
                 f"{len(self.multipliers)} stages have {len(self.multipliers) - 1} down-samplings, "
@@ -54,6 +57,11 @@ class VAEConfig:
             raise ValueError(
                 f"z_dim is {self.z_dim}, mean has {len(self.mean)} and std {len(self.std)} values"
             )
+
+    @property
+    def lowering(self) -> Lowering:
+        """How its products are computed."""
+        return Lowering(self.conv, self.precision)
 
     @property
     def spatial_factor(self) -> int:
@@ -102,9 +110,9 @@ class Middle(nnx.Module):
     """Residual block, attention within frames, residual block."""
 
     def __init__(self, channels: int, config: VAEConfig, rngs: nnx.Rngs):
-        settings: Any = {"norm": config.norm, "conv": config.conv, "rngs": rngs}
+        settings: Any = {"norm": config.norm, "lowering": config.lowering, "rngs": rngs}
         self.before = ResidualBlock(channels, channels, **settings)
-        self.attention = FrameAttention(channels, norm=config.norm, rngs=rngs)
+        self.attention = FrameAttention(channels, **settings)
         self.after = ResidualBlock(channels, channels, **settings)
 
     def __call__(self, x: Features, cache: Any = None) -> tuple[Features, Any]:
@@ -136,10 +144,10 @@ class Half(nnx.Module):
         """`ends`: channels in, of the chain's input, of its output, and out."""
         into, first, last, out = ends
         kernel = (3, 3, 3)
-        self.conv_in = CausalConv(into, first, kernel, rngs=rngs, implementation=config.conv)
+        self.conv_in = CausalConv(into, first, kernel, rngs=rngs, lowering=config.lowering)
         self.chain = nnx.List(chain)
         self.norm = Norm(last, config.norm)
-        self.conv_out = CausalConv(last, out, kernel, rngs=rngs, implementation=config.conv)
+        self.conv_out = CausalConv(last, out, kernel, rngs=rngs, lowering=config.lowering)
 
     def __call__(self, x: Features, cache: Any = None) -> tuple[Resized, Any]:
         """Caches are a tuple in the order of the layers."""
@@ -156,7 +164,7 @@ class Half(nnx.Module):
 
 
 def _encoder(config: VAEConfig, rngs: nnx.Rngs) -> Half:
-    settings: Any = {"norm": config.norm, "conv": config.conv, "rngs": rngs}
+    settings: Any = {"norm": config.norm, "lowering": config.lowering, "rngs": rngs}
     widths = [config.base_dim * m for m in config.multipliers]
     chain: list[Any] = []
     channels = widths[0]
@@ -166,13 +174,13 @@ def _encoder(config: VAEConfig, rngs: nnx.Rngs) -> Half:
             channels = width
         if stage < len(widths) - 1:
             temporal = config.temporal_downsample[stage]
-            chain.append(Downsample(width, temporal=temporal, conv=config.conv, rngs=rngs))
+            chain.append(Downsample(width, temporal=temporal, lowering=config.lowering, rngs=rngs))
     chain.append(Middle(channels, config, rngs))
     return Half(chain, (3, widths[0], channels, 2 * config.z_dim), config, rngs)
 
 
 def _decoder(config: VAEConfig, rngs: nnx.Rngs) -> Half:
-    settings: Any = {"norm": config.norm, "conv": config.conv, "rngs": rngs}
+    settings: Any = {"norm": config.norm, "lowering": config.lowering, "rngs": rngs}
     widths = [config.base_dim * m for m in reversed(config.multipliers)]
     channels = widths[0]
     chain: list[Any] = [Middle(channels, config, rngs)]
@@ -182,7 +190,7 @@ def _decoder(config: VAEConfig, rngs: nnx.Rngs) -> Half:
             channels = width
         if stage < len(widths) - 1:
             temporal = config.temporal_downsample[-1 - stage]
-            chain.append(Upsample(width, temporal=temporal, conv=config.conv, rngs=rngs))
+            chain.append(Upsample(width, temporal=temporal, lowering=config.lowering, rngs=rngs))
             channels = width // 2
     return Half(chain, (config.z_dim, widths[0], channels, 3), config, rngs)
 
@@ -191,12 +199,17 @@ class WanVAE(nnx.Module):
     """Video in [−1, 1] to normalised latents and back; always float32."""
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
-        z, conv = config.z_dim, config.conv
+        z, lowering = config.z_dim, config.lowering
         self.config = config
         self.encoder = _encoder(config, rngs)
-        self.to_moments = CausalConv(2 * z, 2 * z, (1, 1, 1), rngs=rngs, implementation=conv)
-        self.from_latent = CausalConv(z, z, (1, 1, 1), rngs=rngs, implementation=conv)
+        self.to_moments = CausalConv(2 * z, 2 * z, (1, 1, 1), rngs=rngs, lowering=lowering)
+        self.from_latent = CausalConv(z, z, (1, 1, 1), rngs=rngs, lowering=lowering)
         self.decoder = _decoder(config, rngs)
+
+    def configured(self, config: VAEConfig) -> "WanVAE":
+        """The same weights under another configuration of the same shapes."""
+        graph, _ = nnx.split(nnx.eval_shape(lambda: WanVAE(config, rngs=nnx.Rngs(0))))
+        return nnx.merge(graph, nnx.state(self))
 
     def encode(self, video: Video) -> Latent:
         """The normalised posterior mean of a whole clip.

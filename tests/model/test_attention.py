@@ -9,6 +9,7 @@ import pytest
 
 from realisvsr_jax.model import attention as backends
 from realisvsr_jax.model.attention import attention, xla_attention
+from realisvsr_jax.model.splash import splash_attention
 
 # 11 queries do not divide into chunks; keys are more than queries, as in cross-attention.
 SHAPES = ((2, 11, 3, 8), (2, 13, 3, 8), (2, 13, 3, 8))
@@ -134,6 +135,27 @@ def test_cudnn_refuses_float32_with_the_way_out():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a CUDA device")
+@pytest.mark.parametrize("keys", [None, 4100])
+def test_cudnn_equals_xla_at_length(keys):
+    """At the head dimension of Wan and some thousand tokens, some of them padding."""
+    shape = (1, 4160, 4, 128)
+    q, k, v = (
+        jax.random.normal(key, shape, jnp.bfloat16)
+        for key in jax.random.split(jax.random.key(0), 3)
+    )
+
+    def run(backend):
+        call = functools.partial(attention, backend=backend, keys=keys)
+        out, pull = jax.vjp(call, q, k, v)
+        return out, *pull(jax.random.normal(jax.random.key(1), shape, out.dtype))
+
+    for fused, plain in zip(jax.jit(run, static_argnums=0)("cudnn"), run("xla")):
+        fused, plain = (x.astype(jnp.float32) for x in (fused, plain))
+        assert jnp.linalg.norm(fused - plain) < 1e-2 * jnp.linalg.norm(plain)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a CUDA device")
 @pytest.mark.parametrize("keys", [None, 9])
 def test_cudnn_equals_xla(keys):
     q, k, v = random_qkv(jnp.bfloat16)
@@ -147,6 +169,24 @@ def test_cudnn_equals_xla(keys):
         np.testing.assert_allclose(fused.astype(jnp.float32), plain.astype(jnp.float32), atol=3e-2)
         if keys is not None and plain.shape[1] == 13:
             assert not np.any(fused[:, keys:])
+
+
+def test_odd_lengths_are_padded_for_cudnn(monkeypatch):
+    """JAX's own reference in the place of cuDNN, which is told how many keys are real."""
+    whole = jax.nn.dot_product_attention
+    lengths = []
+
+    def reference(q, k, v, *, implementation, **options):
+        lengths.append((q.shape[1], k.shape[1]))
+        return whole(q, k, v, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", reference)
+    q, k, v = random_qkv(jnp.bfloat16)
+    for keys in (k.shape[1], 12):
+        found = attention(q, k, v, backend="cudnn", keys=keys)
+        expected = float64_attention(q, k[:, :keys], v[:, :keys])
+        np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=3e-2)
+    assert lengths == [(12, 14), (12, 12)]
 
 
 @pytest.mark.parametrize(
@@ -171,3 +211,34 @@ def test_auto_is_the_reference_on_a_cpu():
         pytest.skip("another backend has its own kernel")
     q, k, v = random_qkv()
     np.testing.assert_array_equal(attention(q, k, v, backend="auto"), attention(q, k, v))
+
+
+@pytest.mark.parametrize(
+    ("backend", "kernel"),
+    [
+        ("splash", "pallas_call"),
+        pytest.param(
+            "cudnn",
+            "dot_product_attention_fwd",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_what_attention_gives_is_kept_for_the_backward_pass(backend, kernel):
+    """Under a policy that keeps nothing, the forward kernel runs a second time."""
+    if backend == "splash":
+        attend = functools.partial(splash_attention, interpret=True)
+    else:
+        attend = functools.partial(attention, backend=backend)
+
+    def kernels(policy):
+        attended = jax.checkpoint(attend, policy=policy, prevent_cse=False)
+        loss = lambda q: jnp.sum(attended(2 * q, 3 * q, q).astype(jnp.float32))  # noqa: E731
+        q = jnp.zeros((1, 128, 2, 128), jnp.bfloat16)
+        return str(jax.make_jaxpr(jax.grad(loss))(q)).count(kernel)
+
+    nothing = jax.checkpoint_policies.nothing_saveable
+    assert kernels(backends.keeps_attention) < kernels(nothing)

@@ -36,6 +36,15 @@ def model(tiny_release):
     return restorer
 
 
+def test_the_vaes_precision_may_be_another_than_the_weights_say(tiny_release):
+    released, asked = load(tiny_release), load(tiny_release, vae_precision="high")
+    assert (released.card.vae.precision, asked.card.vae.precision) == ("highest", "high")
+    assert asked.vae.config == asked.card.vae
+    for ours, theirs in zip(jax.tree.leaves(asked._vae), jax.tree.leaves(released._vae)):
+        np.testing.assert_array_equal(ours, theirs)
+    assert asked.vae.decoder.conv_out.lowering.precision == "high"
+
+
 def clip(frames=4, height=7, width=9, seed=0):
     """Smooth uint8 frames with some noise."""
     rng = np.random.default_rng(seed)

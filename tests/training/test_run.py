@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,14 +17,15 @@ from realisvsr_jax.data import pipeline
 from realisvsr_jax.data.sources import index_clips
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.resize import to_float
-from realisvsr_jax.training import batches, checkpoint, run
+from realisvsr_jax.training import batches, checkpoint, networks, run
 from realisvsr_jax.training.settings import (
     HealthConfig,
     ReleaseConfig,
     TrainingConfig,
     ValidationConfig,
 )
-from realisvsr_jax.weights.release import load_release
+from realisvsr_jax.vae.wan_vae import TINY_VAE, WanVAE
+from realisvsr_jax.weights.release import Release, ReleaseCard, load_release
 
 STEPS = 5
 
@@ -258,6 +260,17 @@ def test_a_run_that_was_killed_before_its_run_json_starts_anew(finished, tmp_pat
     shutil.copytree(finished[0] / "init", folder / "init")
     shutil.copytree(finished[0] / "init", folder / ".init.partial")
     assert run.train(config_of(), folder) == finished[1]
+
+
+def test_the_configuration_says_how_a_given_vae_runs():
+    vae = WanVAE(TINY_VAE, rngs=nnx.Rngs(0))
+    how = dataclasses.replace(TINY_VAE, base_dim=99, precision="high")
+    config = TrainingConfig(task="vae", vae=how)
+    found = networks.complete(Release(ReleaseCard(vae=TINY_VAE), vae), config)
+    assert found.card.vae == dataclasses.replace(TINY_VAE, precision="high")
+    assert found.vae.config == found.card.vae
+    for ours, theirs in zip(*(jax.tree.leaves(nnx.state(one)) for one in (found.vae, vae))):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_batch_that_does_not_divide_is_an_error(tmp_path):

@@ -1,5 +1,8 @@
 """The causal convolution: both implementations, causality, and streams of chunks."""
 
+import dataclasses
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +10,13 @@ import pytest
 from flax import nnx
 from random_networks import drawn, fast_jit, random
 
-from realisvsr_jax.vae.causal_conv import CausalConv
+from realisvsr_jax.vae.causal_conv import CausalConv, Lowering
+from realisvsr_jax.vae.wan_vae import TINY_VAE, VAEConfig, WanVAE
 
 
 def random_conv(kernel, implementation="taps", channels=(3, 5)):
-    return drawn(
-        lambda: CausalConv(*channels, kernel, rngs=nnx.Rngs(0), implementation=implementation)
-    )
+    lowering = Lowering(implementation)
+    return drawn(lambda: CausalConv(*channels, kernel, rngs=nnx.Rngs(0), lowering=lowering))
 
 
 def clip(frames):
@@ -88,3 +91,30 @@ def test_no_frames_in_are_no_frames_out(implementation):
 def test_an_unknown_implementation_names_the_known():
     with pytest.raises(ValueError, match="'im2col': auto, native or taps"):
         random_conv((3, 3, 3), "im2col")
+
+
+def test_an_unknown_precision_names_the_known():
+    with pytest.raises(ValueError, match="'tf32': highest or high"):
+        VAEConfig(precision="tf32")
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_every_product_of_the_vae_has_its_precision(precision):
+    vae = nnx.eval_shape(
+        lambda: WanVAE(dataclasses.replace(TINY_VAE, precision=precision), rngs=nnx.Rngs(0))
+    )
+    graph, state = nnx.split(vae)
+    video = jax.ShapeDtypeStruct((1, 3, 16, 16, 3), jnp.float32)
+
+    def there_and_back(state, video):
+        vae = nnx.merge(graph, state)
+        return vae.decode(vae.encode(video))
+
+    text = jax.jit(there_and_back).lower(state, video).as_text()
+    products = [
+        line for line in text.splitlines() if "stablehlo.conv" in line or "dot_general" in line
+    ]
+    products = [line for line in products if "stablehlo.convert" not in line]
+    assert len(products) > 20
+    for line in products:
+        assert re.findall(r"\bHIGH(?:EST)?\b", line) == [precision.upper()] * 2, line

@@ -12,6 +12,7 @@ from random_networks import drawn, fast_jit, random
 
 from realisvsr_jax.vae import blocks
 from realisvsr_jax.vae.blocks import FrameAttention, Norm, ResidualBlock, Upsample
+from realisvsr_jax.vae.causal_conv import Lowering
 from realisvsr_jax.vae.wan_vae import TINY_VAE, WAN_VAE, VAEConfig, WanVAE
 
 # Wan's chain and TINY's, both narrow; statistics away from 0 and 1.
@@ -129,7 +130,7 @@ def test_frames_never_depend_on_later_latents(layout):
 
 def test_the_first_frame_alone_stays_alone_in_the_up_sampler():
     """The frame after it sees zeros, not the first one: Wan2.1's schedule of chunks."""
-    up = drawn(lambda: Upsample(4, temporal=True, conv="native", rngs=nnx.Rngs(0)))
+    up = drawn(lambda: Upsample(4, temporal=True, lowering=Lowering("native"), rngs=nnx.Rngs(0)))
     run = fast_jit(lambda x: up(x))
     x = random(1, 3, 2, 2, 4)
     y, cache = run(x)
@@ -190,7 +191,7 @@ def test_the_norm_has_unit_mean_square_and_a_finite_gradient_at_zero():
 def test_without_a_norm_a_block_starts_as_its_shortcut():
     x = random(1, 2, 4, 4, 3)
     for norm, same in (("none", True), ("rms", False)):
-        block = ResidualBlock(3, 3, norm=norm, conv="native", rngs=nnx.Rngs(0))
+        block = ResidualBlock(3, 3, norm=norm, lowering=Lowering("native"), rngs=nnx.Rngs(0))
         assert np.array_equal(fast_jit(lambda x, block=block: block(x)[0])(x), x) == same
 
 
