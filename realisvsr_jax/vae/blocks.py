@@ -1,5 +1,7 @@
 """Blocks of the causal VAE (Wan2.1 vae.py); every call is `(x, cache) -> (y, cache)`."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ from jax import lax
 from realisvsr_jax.vae.causal_conv import FLOAT32, CausalConv, Features, Lowering, Resized, join
 
 ATTENTION_CHUNK = 1024  # queries at a time, where a frame has more positions
+KEY_CHUNK = 4096  # keys at a time, where it has more than twice as many
 
 
 class Norm(nnx.Module):
@@ -84,18 +87,54 @@ def _attend(
     q: jax.Array, k: jax.Array, v: jax.Array, precision: lax.Precision = lax.Precision.HIGHEST
 ) -> jax.Array:
     """softmax(q·kᵀ/√c)·v over axis 1, a chunk of queries at a time where there are many."""
+    products = functools.partial(jnp.einsum, precision=precision)
+    length, keys = q.shape[1], k.shape[1]
 
-    def some(queries: jax.Array) -> jax.Array:
-        scores = jnp.einsum("bqc,bkc->bqk", queries, k, precision=precision) * q.shape[-1] ** -0.5
-        weights = jax.nn.softmax(scores, axis=-1)
-        return jnp.einsum("bqk,bkc->bqc", weights, v, precision=precision)
+    def of_all_keys(queries: jax.Array) -> jax.Array:
+        scores = products("bqc,bkc->bqk", queries, k) * q.shape[-1] ** -0.5
+        return products("bqk,bkc->bqc", jax.nn.softmax(scores, axis=-1), v)
 
-    length = q.shape[1]
     if length <= 2 * ATTENTION_CHUNK:
-        return some(q)
-    padded = jnp.pad(q, ((0, 0), (0, -length % ATTENTION_CHUNK), (0, 0)))
-    chunks = rearrange(padded, "b (m q) c -> m b q c", q=ATTENTION_CHUNK)
-    return rearrange(lax.map(some, chunks), "m b q c -> b (m q) c")[:, :length]
+        return of_all_keys(q)
+    chunks = _chunks(q, ATTENTION_CHUNK)
+    if keys <= 2 * KEY_CHUNK:
+        found = lax.map(of_all_keys, chunks)
+    else:
+        there = jnp.arange(keys) < keys
+        groups = (_chunks(k, KEY_CHUNK), _chunks(v, KEY_CHUNK), _chunks(there[None], KEY_CHUNK))
+        found = lax.map(lambda queries: _over_groups(queries, groups, products), chunks)
+    return rearrange(found, "m b q c -> b (m q) c")[:, :length]
+
+
+def _over_groups(
+    q: jax.Array, groups: tuple[jax.Array, ...], products: Callable[..., jax.Array]
+) -> jax.Array:
+    """As `_attend`, over keys, values and which of them are there, group by group.
+
+    The sums are kept relative to the largest score so far (Milakov and Gimelshein 2018), so that
+    scores of one group alone exist at a time.
+    """
+    q = q * q.shape[-1] ** -0.5
+
+    def add(sums: tuple[jax.Array, ...], group: tuple[jax.Array, ...]) -> tuple[Any, None]:
+        out, total, most = sums
+        k, v, there = group
+        scores = jnp.where(there[:, None], products("bqc,bkc->bqk", q, k), -jnp.inf)
+        larger = jnp.maximum(most, scores.max(-1, keepdims=True))
+        weights, before = jnp.exp(scores - larger), jnp.exp(most - larger)
+        out = before * out + products("bqk,bkc->bqc", weights, v)
+        return (out, before * total + weights.sum(-1, keepdims=True), larger), None
+
+    nothing = jnp.zeros_like(q[..., :1])
+    start = jnp.zeros_like(q), nothing, nothing - jnp.inf
+    (out, total, _), _ = lax.scan(add, start, groups)
+    return out / total
+
+
+def _chunks(x: jax.Array, size: int) -> jax.Array:
+    """[b, n, …] as [n / size, b, size, …], padded with zeros."""
+    padded = jnp.pad(x, ((0, 0), (0, -x.shape[1] % size), *((0, 0),) * (x.ndim - 2)))
+    return rearrange(padded, "b (m n) ... -> m b n ...", n=size)
 
 
 class Downsample(nnx.Module):

@@ -16,7 +16,7 @@ from flax import nnx
 
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.vae import regions
-from realisvsr_jax.vae.blocks import ATTENTION_CHUNK, Downsample, ResidualBlock, Upsample
+from realisvsr_jax.vae.blocks import ATTENTION_CHUNK, KEY_CHUNK, Downsample, ResidualBlock, Upsample
 from realisvsr_jax.vae.causal_conv import CausalConv
 from realisvsr_jax.vae.regions import (
     Grid,
@@ -219,7 +219,8 @@ def _whole_bytes(config: VAEConfig, latent: Sides, layers: Half, batch: int) -> 
     caches = 1.5 * _total(layers.whole, "cache", [latent])
     # Scores of a chunk of queries and their softmax; q, k, v and the sum.
     channels = config.base_dim * config.multipliers[-1]
-    scores = (2 * min(area, ATTENTION_CHUNK) + 4 * channels) * area
+    at_once = min(area, ATTENTION_CHUNK) * (area if area <= 2 * KEY_CHUNK else KEY_CHUNK)
+    scores = 2 * at_once + 4 * channels * area
     return layers.weights + BYTES * round(batch * (caches + max(peak, scores)))
 
 

@@ -179,6 +179,17 @@ def test_chunks_of_queries_equal_the_whole(monkeypatch):
     np.testing.assert_allclose(blocks._attend(q, k, v), whole, atol=1e-6)
 
 
+def test_groups_of_keys_equal_the_whole_and_no_more_scores_exist_at_a_time(monkeypatch):
+    q, k, v = random(3, 2, 22, 5) * np.float32([30, 30, 1])[:, None, None, None]
+    whole = blocks._attend(q, k, v)
+    monkeypatch.setattr(blocks, "ATTENTION_CHUNK", 8)
+    monkeypatch.setattr(blocks, "KEY_CHUNK", 6)
+    program = jax.jit(lambda *qkv: blocks._attend(*qkv))
+    assert "[2,8,22]" not in str(program.trace(q, k, v).jaxpr)
+    assert "[2,8,6]" in str(program.trace(q, k, v).jaxpr)
+    np.testing.assert_allclose(program(q, k, v), whole, atol=1e-5)
+
+
 def test_the_norm_has_unit_mean_square_and_a_finite_gradient_at_zero():
     norm = Norm(5, "rms")
     norm.gain[...] = gain = jnp.arange(1.0, 6.0)
