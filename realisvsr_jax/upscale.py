@@ -36,7 +36,7 @@ flags.DEFINE_float("scale", None, "Enlargement, 4 if absent; 1 restores alone.",
 flags.DEFINE_integer("height", None, "Of the result, in place of --scale.", 1, **_here)
 flags.DEFINE_string("tile", None, "What the network sees at once, as 480x832 pixels.", **_here)
 flags.DEFINE_integer("window", None, "How many frames it sees at once.", 1, **_here)
-flags.DEFINE_integer("batch", 0, "Tiles in one call; 0 is one a device.", 0, **_here)
+flags.DEFINE_integer("batch", 0, "Tiles in one call; 0: what memory allows.", 0, **_here)
 flags.DEFINE_enum(
     "fuse", "steps", ["steps", "end"], "Tiles are blended at every step, or at the end.", **_here
 )
@@ -169,7 +169,7 @@ def _options() -> Any:
 
     if FLAGS.scale is not None and FLAGS.height is not None:
         raise InputError("--scale and --height both say how large the result is; give one of them")
-    memory = _device_share() if FLAGS.memory is None else _bytes("memory", FLAGS.memory)
+    vae_memory, sampler_memory = _memory()
     return Options(
         scale=4.0 if FLAGS.scale is None else FLAGS.scale,
         steps=FLAGS.steps,
@@ -183,20 +183,25 @@ def _options() -> Any:
         window=FLAGS.window,
         batch=FLAGS.batch,
         fuse=FLAGS.fuse,
-        vae_memory=memory,
+        vae_memory=vae_memory,
+        sampler_memory=sampler_memory,
         carry=_bytes("carry", FLAGS.carry),
     )
 
 
-def _device_share() -> int:
-    """Two fifths of a device's memory, on a CPU a third of the host's: the same at each start."""
+def _memory() -> tuple[int, int | None]:
+    """Bytes of a device for a program of the VAE and for the sampler, the same at each start.
+
+    On a CPU, which many tiles at once make no faster, the sampler has no say.
+    """
     from realisvsr_jax.jobs.plan import host_memory
     from realisvsr_jax.jobs.released import device_memory
 
     limit = device_memory()
-    if limit is not None:
-        return int(0.4 * limit)
-    return host_memory() // 3
+    if FLAGS.memory is not None:
+        asked = _bytes("memory", FLAGS.memory)
+        return asked, None if limit is None else asked
+    return (host_memory() // 3, None) if limit is None else (2 * limit // 5, 4 * limit // 5)
 
 
 def _bytes(name: str, text: str) -> int:

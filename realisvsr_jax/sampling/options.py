@@ -33,11 +33,14 @@ class Options:
     window: int | None = None
     """Frames that the network sees at once."""
     batch: int = 0
-    """Tiles in one call of the network, on all devices together; 0 is one a device."""
+    """Tiles in one call of the network, on all devices together; 0 is as many as `sampler_memory`
+    has room for, of use to the device, and one a device where that is None."""
     fuse: str = "steps"
     """"steps": tiles are blended at every step, as one sample; "end": each is sampled by itself."""
     vae_memory: int | None = None
     """Bytes of the device for a program of the VAE; None is no limit."""
+    sampler_memory: int | None = None
+    """Bytes of the device that the sampler may take to have more tiles in one call."""
     carry: int | None = None
     """Bytes of the host for the VAE's caches from window to window, encoder and decoder each;
     None is no limit. Below what they take, the VAE starts anew a little before each window."""
@@ -48,7 +51,7 @@ class Options:
         )
         for name, value in zip(("tile height", "tile width"), self.tile or ()):
             _check_integer(name, value, 1)
-        for name in ("window", "vae_memory", "carry"):
+        for name in ("window", "vae_memory", "sampler_memory", "carry"):
             value = getattr(self, name)
             if value is not None:
                 _check_integer(name, value, 0 if name == "carry" else 1)

@@ -23,6 +23,8 @@ from realisvsr_jax.weights.release import ReleaseCard
 FLOAT = 4  # bytes
 COPIES = 4
 """Of a block's residual stream and hidden layer that are alive beside its weights."""
+BUSY = 2**16
+"""Tokens that a device has in one call at most: it is busy, and more would only take memory."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ def plan(
     layout = make_layout(card, height, width, options)
     spans = layout.spans(frames)
     tiling = layout.tiling(spans[0].size)
-    batch = tiles_per_call(options.batch, devices, tiling.count)
+    platform = platform or jax.default_backend()
+    latent = (spans[0].size, *layout.latent)
+    batch = batch_within(card, tiling, latent, options, devices, platform)
     vae = {
         name: vae_plan(card.vae, layout.padded, options, decoding=name == "decode")
         for name in ("encode", "decode")
@@ -88,8 +92,6 @@ def plan(
         for name, tiles in vae.items()
     }
     each = batch // tiles_at_once(devices, tiling.count)
-    latent = (spans[0].size, *layout.latent)
-    platform = platform or jax.default_backend()
     stages["sample"] = sampler_bytes(
         card, tiling.size, latent, each, devices // tiles_at_once(devices, tiling.count), platform
     )
@@ -112,6 +114,39 @@ def plan(
     )
 
 
+def batch_within(
+    card: ReleaseCard,
+    tiling: Tiling,
+    latent: Size,
+    options: Options,
+    devices: int,
+    platform: str,
+) -> int:
+    """Tiles in one call of the network: those that `options` asks for, or as many as they allow.
+
+    Those are as many as the sampler's memory has room for by formula, up to BUSY tokens a device.
+    """
+    least = tiles_at_once(devices, tiling.count)
+    if options.batch or options.sampler_memory is None:
+        return tiles_per_call(options.batch, devices, tiling.count)
+    assert card.model is not None
+    sharing = devices // least
+    tokens = _tokens(tiling.size, card.model.dit.patch_size)
+    each = min(-(-tiling.count // least), max(1, BUSY * sharing // tokens))
+    while each > 1:
+        needed = sampler_bytes(card, tiling.size, latent, each, sharing, platform)
+        if needed <= options.sampler_memory:
+            break
+        each -= 1
+    return evened(each, least, tiling.count)
+
+
+def evened(each: int, least: int, tiles: int) -> int:
+    """Tiles in one call: as few as need no more calls than `each` times `least` do."""
+    calls = -(-tiles // (each * least))
+    return least * -(-tiles // (calls * least))
+
+
 def sampler_bytes(
     card: ReleaseCard, tile: Size, latent: Size, batch: int, sharing: int, platform: str
 ) -> int:
@@ -123,7 +158,7 @@ def sampler_bytes(
     assert card.model is not None
     assert card.vae is not None
     dit = card.model.dit
-    tokens = math.prod(-(-side // whole) for side, whole in zip(tile, dit.patch_size))
+    tokens = _tokens(tile, dit.patch_size)
     here = batch * -(-tokens // sharing)
     dtype = jnp.dtype(dit.dtype)
     blocks = 0 if card.model.cpc is None else card.model.cpc.num_blocks
@@ -135,6 +170,10 @@ def sampler_bytes(
     scores = 0 if fused else min(most, here * tokens * dit.num_heads)
     samples = 12 * math.prod(latent) * card.vae.z_dim * FLOAT
     return model_bytes(card.model) + features + block + 2 * scores * FLOAT + samples
+
+
+def _tokens(tile: Size, patch: Size) -> int:
+    return math.prod(-(-side // whole) for side, whole in zip(tile, patch))
 
 
 @functools.lru_cache

@@ -3,10 +3,11 @@
 Each is compiled once a size of frames; what else a user may choose are arguments.
 """
 
+import contextlib
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -58,6 +59,7 @@ class Programs:
         self._decode = jax.jit(self._decode_chunk)
         self._sample = jax.jit(self._sample_latent, static_argnames=("tiling", "batch", "fusing"))
         self._replicated: tuple[Mesh, Any] | None = None
+        self._compiled: dict[Any, Any] = {}
 
     @property
     def vae(self) -> WanVAE:
@@ -90,20 +92,52 @@ class Programs:
         `texts` are the states of the prompt and, or None, of the negative one; `scales` are
         guidance and condition scale. Several devices share the tiles, or the tokens of few.
         """
-        arguments = (
-            condition,
-            texts,
-            tuple(map(np.float32, scales)),
-            jax.tree.map(np.float32, schedule),
-            noise,
-            known,
+        arguments = _prepared(condition, noise, known, texts, scales, schedule)
+        options = {"tiling": tiling, "batch": batch, "fusing": fusing}
+        with self._spread(tiling.count) as model:
+            compiled = self._compiled.get(_key(arguments, options))
+            if compiled is not None:
+                return compiled(model, *arguments)
+            return self._sample(model, *arguments, **options)
+
+    def sample_bytes(
+        self,
+        condition: Any,
+        noise: Any,
+        known: Known,
+        texts: tuple[Any, Any],
+        scales: tuple[float, float],
+        schedule: Schedule,
+        *,
+        tiling: Tiling,
+        batch: int,
+        fusing: str = "steps",
+    ) -> int:
+        """What `sample` takes on one device, weights included; the compiler says it.
+
+        Latents may be shapes without numbers. What is compiled serves `sample` afterwards.
+        """
+        arguments = _prepared(condition, noise, known, texts, scales, schedule)
+        options = {"tiling": tiling, "batch": batch, "fusing": fusing}
+        key = _key(arguments, options)
+        if key not in self._compiled:
+            with self._spread(tiling.count) as model:
+                lowered = self._sample.lower(model, *arguments, **options)
+                self._compiled = {key: lowered.compile()}  # the last alone
+        memory = self._compiled[key].memory_analysis()
+        return (
+            memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
         )
-        run = functools.partial(self._sample, tiling=tiling, batch=batch, fusing=fusing)
-        mesh = self.mesh(tiling.count)
+
+    @contextlib.contextmanager
+    def _spread(self, tiles: int) -> Iterator[Any]:
+        """The transformer's weights where so many tiles need them, with that mesh in use."""
+        mesh = self.mesh(tiles)
         if mesh is None:
-            return run(self._model, *arguments)
-        with jax.set_mesh(mesh):
-            return run(self._on(mesh), *arguments)
+            yield self._model
+        else:
+            with jax.set_mesh(mesh):
+                yield self._on(mesh)
 
     def mesh(self, tiles: int) -> Mesh | None:
         """All devices: as many tiles at once as divide them, tokens over the rest; None for one."""
@@ -210,6 +244,23 @@ class Programs:
 
     def _on_step(self, _: Any) -> None:
         self.on_step()
+
+
+def _prepared(
+    condition: Any,
+    noise: Any,
+    known: Known,
+    texts: tuple[Any, Any],
+    scales: tuple[float, float],
+    schedule: Schedule,
+) -> tuple[Any, ...]:
+    numbers = tuple(map(np.float32, scales)), jax.tree.map(np.float32, schedule)
+    return condition, texts, *numbers, noise, known
+
+
+def _key(arguments: Any, options: dict[str, Any]) -> tuple[Any, ...]:
+    shapes = (np.shape(leaf) for leaf in jax.tree.leaves(arguments))
+    return jax.tree.structure(arguments), *shapes, *options.values()
 
 
 def tiles_at_once(devices: int, tiles: int) -> int:

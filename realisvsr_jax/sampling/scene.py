@@ -7,6 +7,7 @@ sampled as a continuation of the one before it.
 
 import dataclasses
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,15 +27,18 @@ from realisvsr_jax.sampling.frames import (
 )
 from realisvsr_jax.sampling.layout import Layout, make_layout
 from realisvsr_jax.sampling.options import Options
-from realisvsr_jax.sampling.programs import Programs, tiles_per_call
+from realisvsr_jax.sampling.plan import batch_within, evened
+from realisvsr_jax.sampling.programs import Programs, tiles_at_once, tiles_per_call
 from realisvsr_jax.sampling.solvers import make_schedule
 from realisvsr_jax.sampling.streams import Decoder, Encoder
+from realisvsr_jax.sampling.tiles import Tiling
 from realisvsr_jax.sampling.windows import Span, Window, chunks, scene_noise
 from realisvsr_jax.vae.tiled import Carry
 
 __all__ = ["Options", "SceneRestorer", "State", "Window", "state_arrays", "state_from"]
 
 Progress = Callable[[int, int], object]
+log = logging.getLogger(__name__)
 
 
 @jax.tree_util.register_dataclass
@@ -73,6 +77,9 @@ class SceneRestorer:
         self.size = self.layout.size
         self.calls: Counter[str] = Counter()
         """Device programs dispatched so far: "encode", "sample", "decode"."""
+        self._together = options.batch
+        """Tiles in one call, as `Options.batch`."""
+        self._fitted = options.batch > 0 or options.sampler_memory is None
         self._texts = restorer.texts(options.prompt, options.negative_prompt, sampler.guidance)
         self._schedule = make_schedule(sampler)
         self._encoder = Encoder(restorer, self.layout, options)
@@ -155,11 +162,41 @@ class SceneRestorer:
     def _ticks(self, span: Span) -> int:
         """Steps of the sampler that are told of."""
         tiles = self.layout.tiling(span.size).count
-        rounds = 1 if self.options.fuse == "steps" else -(-tiles // self._batch(tiles))
+        rounds = 1 if self.options.fuse == "steps" else -(-tiles // self._batch(span))
         return self.sampler.steps * rounds
 
-    def _batch(self, tiles: int) -> int:
-        return tiles_per_call(self.options.batch, len(self.restorer.devices), tiles)
+    def _batch(self, span: Span) -> int:
+        """Tiles in one call; the first call decides where it is the memory's to say."""
+        devices, tiling = len(self.restorer.devices), self.layout.tiling(span.size)
+        if not self._fitted:
+            self._together, self._fitted = self._fitting(span, tiling), True
+        return tiles_per_call(self._together, devices, tiling.count)
+
+    def _fitting(self, span: Span, tiling: Tiling) -> int:
+        """The largest batch, from the formula's down, whose compiled program fits."""
+        memory, devices = self.options.sampler_memory, len(self.restorer.devices)
+        assert memory is not None
+        least = tiles_at_once(devices, tiling.count)
+        latent = (span.size, *self.layout.latent)
+        batch = batch_within(
+            self.restorer.card, tiling, latent, self.options, devices, jax.default_backend()
+        )
+        z = jax.ShapeDtypeStruct((1, *latent, self.restorer.vae_config.z_dim), np.float32)
+        known = Known(z, jax.ShapeDtypeStruct((span.size,), np.float32))  # pyright: ignore
+        while batch > least:
+            needed = self.restorer.sample_bytes(
+                *self._inputs(z, z, known), tiling=tiling, batch=batch, fusing=self.options.fuse
+            )
+            if needed <= memory:
+                break
+            fewer = evened(batch // least // 2, least, tiling.count)
+            log.info("%d tiles at once take %s bytes of a device: %d", batch, needed, fewer)
+            batch = fewer
+        return batch
+
+    def _inputs(self, condition: Any, noise: Any, known: Known) -> tuple[Any, ...]:
+        scales = (self.sampler.guidance, float(self.options.condition_scale))
+        return condition, noise, known, self._texts, scales, self._schedule
 
     def _sample(
         self, span: Span, condition: np.ndarray, state: State, first_frame: int, parts: "_Parts"
@@ -180,14 +217,9 @@ class SceneRestorer:
         self.calls["sample"] += 1
         self.restorer.on_step = parts.advance
         latents = self.restorer.sample(
-            condition,
-            noise,
-            Known(known, mask),
-            self._texts,
-            (self.sampler.guidance, float(self.options.condition_scale)),
-            self._schedule,
+            *self._inputs(condition, noise, Known(known, mask)),
             tiling=tiling,
-            batch=self._batch(tiling.count),
+            batch=self._batch(span),
             fusing=self.options.fuse,
         )
         found = np.asarray(latents)

@@ -15,11 +15,13 @@ from realisvsr_jax.sampling.scene import Options, SceneRestorer
 from realisvsr_jax.weights.release import load_release
 
 
-def restored(model: Restorer, fuse: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
+def restored(
+    model: Restorer, fuse: str, *, width: int = 12, memory: int | None = None
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """The clip, and what progress was told."""
-    frames = np.random.default_rng(0).uniform(-1, 1, (3, 8, 12, 3)).astype(np.float32)
+    frames = np.random.default_rng(0).uniform(-1, 1, (3, 8, width, 3)).astype(np.float32)
     options = Options(scale=2, color="none", prompt="sharp", tile=(16, 16), fuse=fuse)
-    scene = SceneRestorer(model, 8, 12, options)
+    scene = SceneRestorer(model, 8, width, dataclasses.replace(options, sampler_memory=memory))
     (window,) = scene.windows(3)
     ticks: list[tuple[int, int]] = []
     given = {"frames_in_scene": 3, "first_frame": 0}
@@ -43,6 +45,13 @@ def main() -> None:
         error = float(np.abs(many - one).max())
         shape = {name: size for name, size in mesh.shape.items() if size > 1}
         found[fuse] = {"error": error, "ticks": ticks, "mesh": shape}
+    # Four tiles in one call, two on each of two devices, by the program whose memory was asked for.
+    model.devices = jax.local_devices()[:2]
+    many, _ = restored(model, "steps", width=20, memory=2**30)
+    (options,) = (key[-3:] for key in model._compiled)
+    model.devices = model.devices[:1]
+    one, _ = restored(model, "steps", width=20)
+    found["together"] = {"error": float(np.abs(many - one).max()), "batch": options[1]}
     sys.stdout.write(json.dumps(found))
 
 

@@ -15,6 +15,7 @@ from random_networks import fast_jit
 
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.resize import bicubic
+from realisvsr_jax.sampling import scene as scenes
 from realisvsr_jax.sampling.plan import plan
 from realisvsr_jax.sampling.restore import Restorer
 from realisvsr_jax.sampling.scene import Options, SceneRestorer, state_arrays, state_from
@@ -158,6 +159,39 @@ def test_batches_of_tiles_change_nothing_and_parts_are_told_of(model, fuse):
     assert np.abs(alone - restored(model, frames)[0]).max() > 1e-3
 
 
+def test_as_many_tiles_at_once_as_the_compiled_program_has_memory_for(model, monkeypatch):
+    frames, found = clip(5), {}
+    alone, _ = restored(model, frames, TILES)
+    asked = model.sample_bytes
+
+    def sample_bytes(*inputs, **options):
+        found[options["batch"]] = asked(*inputs, **options)
+        return found[options["batch"]]
+
+    monkeypatch.setattr(model, "sample_bytes", sample_bytes)
+    roomy, scene = restored(model, frames, dataclasses.replace(TILES, sampler_memory=10**9))
+    assert (list(found), scene._together) == ([2], 2)
+    np.testing.assert_allclose(roomy, alone, atol=1e-5)
+    monkeypatch.setattr(scenes, "batch_within", lambda *_: 2)  # a formula that asks for too much
+    tight, scene = restored(model, frames, dataclasses.replace(TILES, sampler_memory=found[2] - 1))
+    assert scene._together == 1
+    np.testing.assert_array_equal(tight, alone)
+
+
+def test_the_formula_of_tiles_at_once(model):
+    def batch(memory, devices=1, size=(8, 40)):
+        options = dataclasses.replace(TILES, sampler_memory=memory)
+        return plan(model.card, *size, 5, options, devices=devices).batch
+
+    one = plan(model.card, 8, 40, 5, TILES).device_bytes["sample"]
+    assert [batch(memory) for memory in (1, one, 10**9)] == [1, 1, 9]
+    # Nine tiles: the fewest that need no more calls.
+    sizes = {batch(memory) for memory in range(one, 2 * one, one // 50)}
+    assert sizes >= {2, 3, 5, 9}
+    assert sizes <= {1, 2, 3, 5, 9}
+    assert batch(10**9, devices=2) == 10
+
+
 def test_the_plan_is_that_of_the_restorer(model):
     found = plan(model.card, *SIZE, 8, TILES, devices=1)
     scene = SceneRestorer(model, *SIZE, TILES)
@@ -205,6 +239,8 @@ def test_eight_devices_give_what_one_does(tiny_release):
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["devices"] == 8
+    assert found["together"]["batch"] == 4
+    assert found["together"]["error"] < 1e-4
     for fuse in ("steps", "end"):
         assert found[fuse]["mesh"] == {"data": 2, "seq_kv": 2, "seq_heads": 2}
         assert found[fuse]["error"] < 1e-4
