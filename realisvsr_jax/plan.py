@@ -33,6 +33,8 @@ flags.DEFINE_enum(
     **_here,
 )
 flags.DEFINE_string("bucket", None, "T×H×W of the configuration's, as 49x480x832.", **_here)
+flags.DEFINE_string("clip", None, "T×H×W to restore by the release's tiles.", **_here)
+flags.DEFINE_string("part", "", "Of a restoration: programs whose names hold this.", **_here)
 flags.DEFINE_bool("encode", True, "Compile the VAE's encode alone too, for its peak.", **_here)
 flags.DEFINE_bool("json", False, "Print one object instead.", **_here)
 
@@ -129,16 +131,22 @@ def _step_flops(config: Any, bucket: Any, encoded: bool) -> tuple[dict[str, floa
 
 
 def plan_restoration(config: Any, topology: Any) -> dict[str, Any]:
-    """What each program of a restoration of one tile needs on one device."""
+    """What each program of a restoration of one window needs on one device."""
     from realisvsr_jax.planning import lower, restoration
     from realisvsr_jax.planning.page import restoration_knob
 
     size = restoration.size_of(config)
     if FLAGS.bucket:
         (size,) = lower.chosen_buckets(config.data.buckets, FLAGS.bucket)
-    rows = []
+    if FLAGS.clip:
+        size = restoration.clip_of(FLAGS.clip, config)
+    tiling = restoration.tiling_of(config, size)
+    rows, names = [], []
     began = time.monotonic()
-    for part in restoration.parts(config, size, topology.devices()[0]):
+    for part in restoration.parts(config, size, tiling, topology.devices()[0]):
+        names.append(part.name)
+        if FLAGS.part not in part.name:
+            continue
         compiled = part.lowered.compile()
         row = {"name": part.name, "times": part.times, "flops": part.flops}
         row |= _of_compiled(compiled, topology, 1, {part.dtype: part.flops})
@@ -146,10 +154,15 @@ def plan_restoration(config: Any, topology: Any) -> dict[str, Any]:
         row["total_bytes_per_chip"] += part.beside
         rows.append(row | {"compile_seconds": round(time.monotonic() - began, 1)})
         began = time.monotonic()
+    if not rows:
+        raise InputError(
+            f"--part {FLAGS.part}: no program's name holds it; they are {'; '.join(names)}"
+        )
     worst = max(rows, key=lambda row: row["total_bytes_per_chip"])
     return {
         "mesh": {},
-        "tile": list(size),
+        "clip": list(size),
+        "tiles": tiling.count,
         "flops": sum(row["flops"] * row["times"] for row in rows),
         "seconds": sum(row["roofline"]["seconds"] * row["times"] for row in rows),
         "total_bytes_per_chip": worst["total_bytes_per_chip"],

@@ -1,9 +1,10 @@
 """The programs of a restoration, compiled for a device that is not there.
 
-They are those of `sampling.programs`, for a clip of one tile on one device. The networks are
+They are those of `sampling.programs`, for a clip of one window on one device. The networks are
 shapes; both stay on the device whichever program runs.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
+from realisvsr_jax.errors import InputError
 from realisvsr_jax.model.realisvsr import RealisVSR
 from realisvsr_jax.planning import arithmetic
 from realisvsr_jax.sampling.denoise import Known
 from realisvsr_jax.sampling.programs import Programs
 from realisvsr_jax.sampling.solvers import make_schedule
-from realisvsr_jax.sampling.tiles import plan_tiles
+from realisvsr_jax.sampling.tiles import Tiling, latent_tile, plan_tiles
 from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.training import networks
 from realisvsr_jax.training.settings import TrainingConfig
@@ -49,6 +51,41 @@ def size_of(config: TrainingConfig) -> Size:
     return config.release.tile or config.data.buckets[0]
 
 
+def clip_of(text: str, config: TrainingConfig) -> Size:
+    """A clip "T×H×W" that is to be planned, by tiles of the release.
+
+    Raises InputError for what is no size, what the VAE does not take, and more than one window.
+    """
+    found = re.fullmatch(r"(\d+)[x×](\d+)[x×](\d+)", text.strip().lower())
+    if found is None:
+        raise InputError(f"--clip is {text!r}; give frames, height and width, as 49x720x1280")
+    frames, height, width = (int(side) for side in found.groups())
+    longest = size_of(config)[0]
+    if frames > longest:
+        raise InputError(
+            f"--clip has {frames} frames, a window {longest}; windows follow one another, so give "
+            "the clip of one"
+        )
+    _, *patch = config.model.dit.patch_size
+    step = config.vae.spatial_factor * max(patch)
+    if not (height and width) or height % step or width % step:
+        raise InputError(f"--clip {text}: height and width are multiples of {step}")
+    try:
+        config.vae.latent_size((frames, height, width))
+    except ValueError as error:
+        raise InputError(f"--clip {text}: {error}") from error
+    return frames, height, width
+
+
+def tiling_of(config: TrainingConfig, clip: Size) -> Tiling:
+    """The tiles of the release that cover a clip; one where it has none."""
+    latent, release = config.vae.latent_size(clip), config.release
+    factors = (config.vae.temporal_factor, config.vae.spatial_factor)
+    tile = latent_tile(release.tile, release.overlap, factors, config.model.dit.patch_size)
+    (_, height, width), (_, down, right) = tile or (latent, (0, 0, 0))
+    return plan_tiles(latent, (latent[0], height, width), (0, down, right))
+
+
 def weights(config: TrainingConfig) -> tuple[Any, Any]:
     """The networks as shapes: transformer with control branch, VAE; float32, as they are read."""
     model = nnx.eval_shape(lambda: RealisVSR(config.model, rngs=nnx.Rngs(0)))
@@ -60,10 +97,11 @@ def weights_bytes(config: TrainingConfig) -> int:
     return sum(_bytes(nnx.state(network)) for network in weights(config))
 
 
-def parts(config: TrainingConfig, size: Size, device: Any) -> Iterator[Part]:
+def parts(config: TrainingConfig, size: Size, tiling: Tiling, device: Any) -> Iterator[Part]:
     """The VAE's encoder and decoder for a stream's first frame and for later ones; the sampler.
 
-    What is lowered is lowered when its turn comes. Cropping, enlarging and colours are left out.
+    Of a clip of `size`, which the VAE takes whole and the sampler by tiles, one in a call. What is
+    lowered is lowered when its turn comes. Cropping, enlarging and colours are left out.
     """
     programs = _programs(config)
     place = SingleDeviceSharding(device)
@@ -90,14 +128,20 @@ def parts(config: TrainingConfig, size: Size, device: Any) -> Iterator[Part]:
     decoding = [arithmetic.decode(config.vae, (n, *latent[1:])) for n in (1, latent[0])]
     encode, decode = programs._encode, programs._decode
     yield from chain("VAE encode", encode, lambda n: (1, n, *size[1:], 3), frames, encoding)
-    yield _sampler(config, programs, latent, place, model, vae_bytes)
+    yield _sampler(config, programs, (latent, tiling), place, model, vae_bytes)
     yield from chain("VAE decode", decode, lambda n: (1, n, *latent[1:], z), (1, 1), decoding)
 
 
 def _sampler(
-    config: TrainingConfig, programs: Programs, latent: Size, place: Any, model: Any, beside: int
+    config: TrainingConfig,
+    programs: Programs,
+    sizes: tuple[Size, Tiling],
+    place: Any,
+    model: Any,
+    beside: int,
 ) -> Part:
     """All steps of the sampler, guidance included, as one program."""
+    latent, tiling = sizes
     dit, sampler = config.model.dit, config.sampler
     forwards = 1 if sampler.guidance == 1 else 2
     shapes: list[Any] = [
@@ -117,12 +161,13 @@ def _sampler(
         jax.tree.map(np.float32, make_schedule(sampler)),
         z,
         Known(z, mask),
-        tiling=plan_tiles(latent, latent, (0, 0, 0)),
+        tiling=tiling,
         batch=1,
         fusing="steps",
     )
-    once = sum(arithmetic.forward(config.model, latent).values())
-    name = f"sampler, {sampler.steps} steps"
+    once = tiling.count * sum(arithmetic.forward(config.model, tiling.size).values())
+    tiles = f" of {tiling.count} tiles" if tiling.count > 1 else ""
+    name = f"sampler, {sampler.steps} steps{tiles}"
     return Part(name, lowered, 1, sampler.steps * forwards * once, dit.dtype, beside)
 
 

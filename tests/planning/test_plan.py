@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from configs import smoke, wan13b
+from configs import smoke, tiny, wan13b
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.planning import lower
+from realisvsr_jax.planning import arithmetic, lower, restoration
 from realisvsr_jax.planning.topologies import GRIDS, parse
 from realisvsr_jax.training.settings import TrainingConfig
 
@@ -56,12 +56,41 @@ def test_a_restoration_on_one_of_two_devices():
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert (found["program"], found["fits"], found["chips"]) == ("sample", True, 2)
-    assert found["tile"] == [1, 96, 128]
+    assert (found["clip"], found["tiles"]) == ([1, 96, 128], 1)
     names = [part["name"] for part in found["parts"]]
     assert names == ["VAE encode, first frame", "sampler, 20 steps", "VAE decode, first frame"]
     # Both networks lie on the device, whichever program runs.
     assert all(part["total_bytes_per_chip"] > part["weights_bytes"] > 0 for part in found["parts"])
     assert not any(part["collectives"] for part in found["parts"])
+
+
+def test_a_clip_of_four_tiles_passes_through_the_sampler_in_one_program():
+    size = ("--config=configs/tiny.py", "--clip=1x160x160", "--part=sampler")
+    ended = plan("--topology=cpu:1", "--json", "--program=sample", *size)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert (found["clip"], found["tiles"]) == ([1, 160, 160], 4)
+    (part,) = found["parts"]
+    wanted = settings.from_mapping(TrainingConfig, tiny.get_config().to_dict())
+    assert part["name"] == f"sampler, {wanted.sampler.steps} steps of 4 tiles"
+    tile = sum(arithmetic.forward(wanted.model, wanted.vae.latent_size((1, 96, 96))).values())
+    assert part["flops"] == wanted.sampler.steps * 4 * tile
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        ("720x1280", "--clip is '720x1280'; give frames, height and width, as 49x720x1280"),
+        ("5x96x100", "--clip 5x96x100: height and width are multiples of 8"),
+        ("5x0x96", "height and width are multiples of 8"),
+        ("4x96x96", "--clip 4x96x96: the VAE takes 1 [+] 2k frames, the clip has 4"),
+        ("9x96x96", "--clip has 9 frames, a window 5; windows follow one another"),
+    ],
+)
+def test_clips_that_cannot_be_planned(clip, message):
+    wanted = settings.from_mapping(TrainingConfig, smoke.get_config().to_dict())
+    with pytest.raises(InputError, match=message):
+        restoration.clip_of(clip, wanted)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +103,10 @@ def test_a_restoration_on_one_of_two_devices():
         (
             ["--topology=cpu:1", "--bucket=5x96x97"],
             "--bucket 5x96x97 is not in data.buckets, which has 5x96x96, 1x96x128",
+        ),
+        (
+            ["--topology=cpu:1", "--program=sample", "--part=decoder"],
+            "--part decoder: no program's name holds it; they are VAE encode, first frame;",
         ),
         (["--topology=cpu:8", "--config.accumulate=2"], "do not divide the 1 clips of a micro"),
     ],
