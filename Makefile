@@ -9,7 +9,8 @@
 #             mesh of eight virtual devices against one
 # make speed  the networks against diffusers on this machine, into docs/speed.md
 # make gpu    the tests that need a CUDA device; set up with ACCEL=gpu before
-# make scale  compiles the large configurations for TPUs into docs/scale.md; hours on 2 cores
+# make scale  compiles the large configurations for TPUs into docs/scale.md; what
+#             docs/scale/ has is not compiled again; all of it takes hours on 2 cores
 
 PYTHON ?= python3
 ACCEL ?=
@@ -104,7 +105,7 @@ meshes: $(ENV)/.ready-test
 
 scale: $(STAMP)
 	$(PIP) install --quiet -c constraints.txt -e '.[$(EXTRAS),plan]'
-	$(BIN)/python -m benchmarks.scale --output out/scale --write
+	$(BIN)/python -m benchmarks.scale --write
 
 # The tests' own settings are for the CPU.
 gpu: $(ENV)/.ready-test

@@ -4,9 +4,9 @@
 
 Compiles, one process after the other: the training step of each configuration, on latents and
 whole; the 1.3B's forward on one chip and on four; the VAE's decoder, whole clip and frame by frame.
-Each result is a JSON file in --output, and what is there is not compiled again. Needs libtpu
-(pip install -e '.[plan]') and hours on 2 cores, nearly all for the VAE; --only takes the
-programs whose names contain a word, as latents.
+Each result is a JSON file in --output, with the versions that it was made with, and what is there
+is not compiled again without --again. Needs libtpu (pip install -e '.[plan]') and hours on 2
+cores, nearly all for the VAE; --only takes the programs whose names contain a word, as latents.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ def _name(program: str, config: str, topology: str) -> str:
 def main() -> None:
     """Compiles what is missing, then writes the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("out/scale"), help="folder to fill")
+    parser.add_argument("--output", type=Path, default=Path("docs/scale"), help="folder to fill")
     parser.add_argument("--only", default="", help="programs whose names contain this")
+    parser.add_argument("--again", action="store_true", help="compile what is there, too")
     parser.add_argument("--minutes", type=float, default=120, help="before a program is given up")
     parser.add_argument("--write", action="store_true", help="the tables of docs/scale.md")
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
@@ -71,7 +73,7 @@ def main() -> None:
     flags.output.mkdir(parents=True, exist_ok=True)
     for name, command in jobs().items():
         path = flags.output / f"{name}.json"
-        if flags.only in name and not path.exists() and flags.minutes > 0:
+        if flags.only in name and (flags.again or not path.exists()) and flags.minutes > 0:
             print(f"{name} …", flush=True)
             print(f"{name}: {_run(command, path, flags.minutes)}", flush=True)
     found = {p.stem: json.loads(p.read_text()) for p in sorted(flags.output.glob("*.json"))}
@@ -91,8 +93,9 @@ def _run(command: list[str], path: Path, minutes: float) -> str:
         return f"given up after {minutes:g} minutes"
     if ended.returncode:
         return ended.stderr.strip().splitlines()[-1][:500]
+    made_with = {name: metadata.version(name) for name in ("jax", "libtpu")}
     with replacing(path) as partial:
-        partial.write_text(ended.stdout)
+        partial.write_text(json.dumps(json.loads(ended.stdout) | {"made_with": made_with}, indent=1))
     return f"{time.monotonic() - began:.0f} s"
 
 

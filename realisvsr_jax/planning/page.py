@@ -92,5 +92,5 @@ def training_knob(row: dict[str, Any], encode_frames: int, remat: str) -> str:
 def restoration_knob(part: str) -> str:
     """What takes the most off a restoration that does not fit."""
     if part.startswith("VAE"):
-        return "release.tile down in height and width: frames pass through the VAE whole"
+        return "nothing: upscale's VAE goes by tiles where it needs over 2/5 of --memory"
     return "release.tile down: the sampler sees one tile at a time"
