@@ -95,7 +95,9 @@ def _run(command: list[str], path: Path, minutes: float) -> str:
         return ended.stderr.strip().splitlines()[-1][:500]
     made_with = {name: metadata.version(name) for name in ("jax", "libtpu")}
     with replacing(path) as partial:
-        partial.write_text(json.dumps(json.loads(ended.stdout) | {"made_with": made_with}, indent=1))
+        partial.write_text(
+            json.dumps(json.loads(ended.stdout) | {"made_with": made_with}, indent=1)
+        )
     return f"{time.monotonic() - began:.0f} s"
 
 

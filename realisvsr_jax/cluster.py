@@ -51,24 +51,29 @@ def join(
         _check(coordinator, num_processes, process_id)
         if process_id:
             _reach(coordinator, timeout)
-    with limited(float(timeout + HEARTBEAT), "the start of all processes"):
-        try:
-            jax.distributed.initialize(
-                coordinator,
-                num_processes,
-                process_id,
-                initialization_timeout=timeout,
-                heartbeat_timeout_seconds=HEARTBEAT,
-                shutdown_timeout_seconds=2 * HEARTBEAT,
-            )
-        except ValueError as error:
-            raise InputError(
-                "there should be other processes, but JAX cannot find them: give every process "
-                f"--coordinator HOST:PORT --num_processes N --process_id I ({error})"
-            ) from error
-        except (RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            _leave(f"{not_all_came(coordinator, timeout)} ({reason})", EXIT_STATUS)
+    # Before JAX's own limit, at which it aborts with a stack trace.
+    late = threading.Timer(timeout, _leave, (not_all_came(coordinator, timeout), EXIT_STATUS))
+    late.daemon = True
+    late.start()
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=timeout + HEARTBEAT,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=2 * HEARTBEAT,
+        )
+    except ValueError as error:
+        raise InputError(
+            "there should be other processes, but JAX cannot find them: give every process "
+            f"--coordinator HOST:PORT --num_processes N --process_id I ({error})"
+        ) from error
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        _leave(f"{not_all_came(coordinator, timeout)} ({reason})", EXIT_STATUS)
+    finally:
+        late.cancel()
     met()
     if not is_first():
         logging.getLogger("realisvsr_jax").setLevel(logging.WARNING)

@@ -151,13 +151,13 @@ def test_a_process_that_never_arrives_is_one_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_where_the_coordinator_waits_in_vain_the_last_line_says_so(tmp_path):
+def test_where_the_coordinator_waits_in_vain_one_line_says_so(tmp_path):
     address = f"127.0.0.1:{free_port()}"
     flags = (f"--coordinator={address}", "--num_processes=2", "--process_id=0")
     (process,) = start(tmp_path / "run", 1, (*flags, "--initialization_timeout=2"))
     assert process.wait(200) == 75
-    said = output(tmp_path / "run").splitlines()
-    assert said[-1].startswith(f"error: the processes of this run at {address} did not all come")
+    (said,) = output(tmp_path / "run").splitlines()
+    assert said.startswith(f"error: the processes of this run at {address} did not all come")
     assert not (tmp_path / "run").exists()
 
 
