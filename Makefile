@@ -7,6 +7,8 @@
 # make kills  20 SIGKILLs against an undisturbed run; make losses  Table 3 at small size
 # make parity  every network against its reference, into docs/checkpoints.md; make meshes  every
 #             mesh of eight virtual devices against one
+# make held-out  degrades, restores and scores the held-out clips beside bicubic and Real-ESRGAN, into
+#             README.md
 # make speed  the networks against diffusers on this machine, into docs/speed.md
 # make gpu    the tests that need a CUDA device; set up with ACCEL=gpu before
 # make scale  compiles the large configurations for TPUs into docs/scale.md; what
@@ -25,13 +27,14 @@ SHIPPED := realisvsr_jax/assets/tiny
 STAMP := $(ENV)/.ready$(if $(ACCEL),-$(ACCEL))
 
 .PHONY: demo test lint setup kills losses parity meshes scale speed gpu
-.PHONY: tiny tiny-data tiny-vae tiny-latents tiny-model tiny-regressor tiny-tables
+.PHONY: held-out tiny tiny-data tiny-vae tiny-latents tiny-model tiny-regressor tiny-tables
 
 demo: $(STAMP)
 	$(BIN)/python demo/run_demo.py --output out/demo
 
+# Two processes, as 2 cores are enough for; each takes some 6 GB.
 test: $(ENV)/.ready-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(ENV)/.ready-test
 	$(BIN)/ruff check .
@@ -90,6 +93,14 @@ tiny-tables: tiny-model tiny-regressor
 	mv $(SHIPPED).partial $(SHIPPED)
 	$(BIN)/python demo/score_held_out.py --held-out data/heldout \
 	    --regressor runs/tiny_regressor_release --output out/held_out --write
+
+held-out: $(STAMP)
+	$(PIP) install --quiet -c constraints.txt -e '.[$(EXTRAS),eval]'
+	$(BIN)/python demo/fetch_footage.py --held-out data/heldout
+	$(BIN)/python -m realisvsr_jax.evaluate --config configs/eval_heldout.py --output out/eval_heldout
+	$(BIN)/python -c "from pathlib import Path; from realisvsr_jax.evals import pages; \
+	    pages.replace_between(Path('README.md'), 'held-out', \
+	        Path('out/eval_heldout/report/table.md').read_text())"
 
 losses: tiny-latents
 	$(BIN)/python -m benchmarks.losses --output out/losses --write

@@ -7,13 +7,12 @@ ground truth: our result with the weights' own sampler, bicubic, the round trip 
 truth through the VAE (the ceiling of whatever works in its latents) and, with --regressor, a
 network that answers in one step. Then two checks that it is the low-quality clip that decides.
 Scores are kept in OUTPUT/scores.jsonl, so that starting again scores only what is missing or has
-other weights. With --write they go into docs/tiny.md and README.md.
+other weights. With --write they go into docs/tiny.md.
 """
 
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default=None, help="RUN or release; default: shipped")
     parser.add_argument("--regressor", default=None, help="release of configs/tiny_regressor.py")
     parser.add_argument("--output", type=Path, default=Path("out/held_out"), help="folder to fill")
-    parser.add_argument("--write", action="store_true", help="the tables of docs and README")
+    parser.add_argument("--write", action="store_true", help="the tables of docs/tiny.md")
     flags = parser.parse_args()
     missing = [w.file for w in WINDOWS.values() if not (flags.held_out / w.file).is_file()]
     if missing:
@@ -81,12 +80,11 @@ def main() -> None:
     ledger = Ledger(flags.output / "scores.jsonl")
     scores = all_scores(flags.held_out, flags.checkpoint, flags.regressor, ledger)
     controls = all_controls(flags.held_out, flags.checkpoint, ledger)
-    full, short = long_table(scores), long_table(scores, (OURS, BICUBIC))
+    full = long_table(scores)
     sys.stdout.write(f"{full}\n{control_table(controls)}")
     if flags.write:
         pages.replace_between(Path("docs/tiny.md"), "held-out", full)
         pages.replace_between(Path("docs/tiny.md"), "controls", control_table(controls))
-        pages.replace_between(Path("README.md"), "held-out", short)
 
 
 def all_scores(
@@ -181,14 +179,12 @@ def round_trip(checkpoint: str | None, truth: np.ndarray) -> np.ndarray:
     return np.asarray(jnp.rint((video + 1.0) * 127.5)).astype(np.uint8)
 
 
-def long_table(
-    scores: dict[tuple[str, str], list[dict[str, float]]], only: Sequence[str] = ()
-) -> str:
+def long_table(scores: dict[tuple[str, str], list[dict[str, float]]]) -> str:
     """Markdown: a row a clip and system, mean ± deviation over seeds, the best in bold."""
     heads = ["clip", "", *(f"{name.upper()} {what}" for name, (what, _) in COLUMNS.items())]
     lines = []
     for clip in WINDOWS:
-        rows = {s: r for (c, s), r in scores.items() if c == clip and (not only or s in only)}
+        rows = {s: r for (c, s), r in scores.items() if c == clip}
         rivals = {system: row for system, row in rows.items() if system != CEILING}
         for system, seeds in rows.items():
             cells = [_cell(seeds, name, rivals, system) for name in COLUMNS]

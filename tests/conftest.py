@@ -1,11 +1,20 @@
 """Shapes in signatures are checked while tests run, and only then."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tests compile far more than they compute; XLA's back end at -O0 halves their time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# What one test compiled is not compiled again, nor by the processes that tests start.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    programs = tempfile.mkdtemp(prefix="jax-programs-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
+    atexit.register(shutil.rmtree, programs, ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 from jaxtyping import install_import_hook
 

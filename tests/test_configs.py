@@ -8,10 +8,11 @@ from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.training.settings import TrainingConfig
 
+# The experiments; benchmarks, eval_*, are tests/evals/test_benchmark.py's.
 NAMES = sorted(
     module.name
     for module in pkgutil.walk_packages(configs.__path__, "configs.")
-    if not module.ispkg
+    if not module.ispkg and not module.name.startswith("configs.eval_")
 )
 
 
