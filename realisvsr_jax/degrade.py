@@ -2,6 +2,10 @@
 
 By the two-order recipe (docs/degradation.md). Input and output are video files or folders of
 frames; the output is lossless RGB without sound. What `--plan` keeps, `--from_plan` does again.
+
+A folder of clips (`--input GT --output LQ`) becomes a test set: each clip under its name, and
+manifest.json with plans, versions and checksums; the same command goes on where it was stopped.
+`--verify LQ` says whether a set is still what its manifest says.
 """
 
 import contextlib
@@ -27,17 +31,27 @@ from realisvsr_jax.data.degradation import (
 )
 from realisvsr_jax.data.degradation.apply import Frames, mirror_lead
 from realisvsr_jax.data.degradation.picture import contact_sheet
+from realisvsr_jax.data.degraded_set import Recipe, degrade_set
+from realisvsr_jax.data.set_manifest import MANIFEST, verify
+from realisvsr_jax.data.testset import LAYOUTS, find_clips, layout_named
 from realisvsr_jax.errors import InputError, program
 from realisvsr_jax.files import replacing
+from realisvsr_jax.video.folders import is_picture
 
 log = logging.getLogger(__name__)
 
 FLAGS = flags.FlagValues()  # its own: other entry points have flags of the same names
 _here: dict[str, Any] = {"flag_values": FLAGS}
-flags.DEFINE_string("input", None, "A video, or a folder of frames.", **_here)
+flags.DEFINE_string("input", None, "A video, a folder of frames, or a folder of clips.", **_here)
 flags.DEFINE_string(
     "output", None, "The degraded video (.mp4 or .mkv, lossless), or a folder.", **_here
 )
+flags.DEFINE_string("layout", None, f"A test set of a name: {', '.join(LAYOUTS)}.", **_here)
+flags.DEFINE_integer(
+    "workers", None, "Processes for a folder of clips; as there are cores if absent.", 1, **_here
+)
+flags.DEFINE_string("verify", None, "A set to compare with its manifest; nothing is made.", **_here)
+flags.DEFINE_string("manifest", None, "Another set's manifest, to --verify against.", **_here)
 flags.DEFINE_string("preset", "paper", f"The recipe: {', '.join(PRESETS)}.", **_here)
 flags.DEFINE_integer("seed", 0, "Of all that is drawn; it decides the clip.", 0, **_here)
 flags.DEFINE_integer("scale", 4, "How many times smaller the result is.", 1, **_here)
@@ -49,11 +63,77 @@ flags.DEFINE_string("picture", None, "A PNG of the last frame behind each operat
 flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.", **_here)
 
 
-def main() -> None:
+def main() -> int | None:
     """Degrades what the flags say; all is checked before anything is written."""
+    if FLAGS.verify:
+        _verify()
+        return None
+    if FLAGS.manifest:
+        raise InputError("--manifest goes with --verify LQ_DIR")
     if FLAGS.input is None or FLAGS.output is None:
         raise InputError("give --input CLIP and --output FILE")
     preset_named(FLAGS.preset)
+    if FLAGS.layout or _holds_clips(Path(FLAGS.input)):
+        return _degrade_set()
+    if FLAGS.workers:
+        raise InputError(f"--workers is for a folder of clips; {FLAGS.input} is one clip")
+    _degrade_clip()
+    return None
+
+
+def _holds_clips(path: Path) -> bool:
+    """Whether the input is a test set: a folder without pictures of its own, which is one clip."""
+    try:
+        return path.is_dir() and not any(map(is_picture, path.iterdir()))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _verify() -> None:
+    for name in ("input", "output", "layout", "workers"):
+        if FLAGS[name].present:
+            raise InputError(f"--verify only reads a set; leave --{name} out")
+    folder = Path(FLAGS.verify)
+    if not folder.is_dir():
+        raise InputError(f"--verify {folder} is no folder; name one with a manifest.json in it")
+    count = verify(folder, Path(FLAGS.manifest) if FLAGS.manifest else None)
+    log.info("%s: %d clips, all as the manifest says", folder, count)
+
+
+def _degrade_set() -> int:
+    """A folder of clips; status 130 where the user stops it."""
+    for name in ("plan", "from_plan", "picture", "start", "frames"):
+        if FLAGS[name].present:
+            raise InputError(f"--{name} is for one clip, {FLAGS.input} is a folder of them")
+    if FLAGS.layout and not layout_named(FLAGS.layout).truth:
+        raise InputError(
+            f"{FLAGS.layout} is low-quality footage without a truth: there is nothing to degrade; "
+            "restore it as it is"
+        )
+    clips = find_clips(FLAGS.input, FLAGS.layout)
+    recipe = Recipe(FLAGS.preset, FLAGS.seed, FLAGS.scale)
+    target = Path(FLAGS.output)
+    if target.resolve().is_relative_to(Path(FLAGS.input).resolve()):
+        raise InputError(f"--output {target} is inside --input; name a folder beside it")
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    with tqdm(total=len(clips), unit=" clips", disable=None) as bar, logging_redirect_tqdm():
+        try:
+            degrade_set(
+                *(clips, target, recipe),
+                workers=FLAGS.workers,
+                overwrite=FLAGS.overwrite,
+                progress=lambda done, _: bar.update(done - bar.n),
+            )
+        except KeyboardInterrupt:
+            log.info("stopped; what is done is kept, the same command goes on")
+            return 130
+    log.info("%s: %d clips, %s", target, len(clips), target / MANIFEST)
+    return 0
+
+
+def _degrade_clip() -> None:
     kept = _read_plan(FLAGS.from_plan) if FLAGS.from_plan else None
     video.check_output(FLAGS.output, inputs=[FLAGS.input], overwrite=FLAGS.overwrite)
     _check_beside()

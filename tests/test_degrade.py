@@ -181,3 +181,72 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(source, tmp_path):
     assert result.returncode == 1
     assert "exists; name another output, or add --overwrite" in result.stderr
     assert low.read_bytes() == b"mine"
+
+
+@pytest.fixture
+def truths(tmp_path):
+    """A folder as REDS comes: two clips of frames in val/val_sharp."""
+    folder = tmp_path / "REDS"
+    frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    for name in ("000", "001"):
+        clip = folder / "val" / "val_sharp" / name
+        clip.mkdir(parents=True)
+        for k, frame in enumerate(frames):
+            cv2.imwrite(str(clip / f"{k:08}.png"), frame)
+    return folder
+
+
+def test_a_folder_of_clips_becomes_a_test_set(truths, tmp_path, here, caplog):
+    low, again = tmp_path / "lq", tmp_path / "again"
+    made = ("--preset", "light", "--seed", 7, "--workers", 1)
+    with caplog.at_level("INFO"):
+        assert here("--input", truths, "--output", low, "--layout", "reds", *made)[0] == 0
+        assert here("--verify", low)[0] == 0
+    assert caplog.messages[0] == f"{truths} has 2 clips, reds has 30"
+    assert caplog.messages[-2:] == [
+        f"{low}: 2 clips, {low / 'manifest.json'}",
+        f"{low}: 2 clips, all as the manifest says",
+    ]
+    assert sorted(path.name for path in low.iterdir()) == ["000", "001", "manifest.json"]
+    assert video.read_video(low / "001").frames.shape == (2, 8, 8, 3)
+    # Without the layout's name its clips are found as well, under longer names.
+    assert here("--input", truths, "--output", again, *made)[0] == 0
+    assert (again / "val" / "val_sharp" / "000" / "00000001.png").is_file()
+    assert here("--verify", again, "--manifest", low / "manifest.json")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--layout", "red"), "unknown layout 'red'; known: reds, spmcs, udm10, youhq40, vid4, "),
+        (("--layout", "videolq"), "videolq is low-quality footage without a truth: there is noth"),
+        (("--preset", "papre"), "unknown degradation preset 'papre'; did you mean 'paper'?"),
+        (("--frames", 3), "--frames is for one clip, {} is a folder of them"),
+        (("--from_plan", "p.json"), "--from_plan is for one clip, {} is a folder of them"),
+        (("--output", "{}/lq"), "--output {}/lq is inside --input; name a folder beside it"),
+        (("--input", "missing", "--layout", "reds"), "missing does not exist; name a folder of cl"),
+        (("--manifest", "m.json"), "--manifest goes with --verify LQ_DIR"),
+        (("--verify", "lq"), "--verify only reads a set; leave --input out"),
+        (("--input", "{}/val/val_sharp/000", "--workers", 2), "--workers is for a folder of clips"),
+    ],
+)
+def test_a_set_that_cannot_be_made_is_one_line(truths, tmp_path, here, arguments, message):
+    place = ("--input", truths, "--output", tmp_path / "lq")
+    status, errors = here(*place, *(str(item).format(truths) for item in arguments))
+    assert status == 1
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: {message.format(truths)}")
+    assert [path.name for path in tmp_path.iterdir()] == ["REDS"]
+
+
+def test_an_empty_set_and_clips_of_one_name_are_refused(tmp_path, here, source):
+    place = ("--input", tmp_path / "gt", "--output", tmp_path / "lq")
+    (tmp_path / "gt").mkdir()
+    empty = f"error: {tmp_path / 'gt'} has no clips; expected videos or folders of pictures in it"
+    assert here(*place) == (1, [empty])
+    for name in ("city.mkv", "city.mov"):
+        (tmp_path / "gt" / name).write_bytes(source.read_bytes())
+    status, errors = here(*place)
+    assert status == 1
+    assert "are both the clip 'city'; take one of them away" in errors[0]
+    assert not (tmp_path / "lq").exists()

@@ -3,9 +3,11 @@
 import bisect
 import dataclasses
 import functools
+import io
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,20 @@ from realisvsr_jax.video.info import VideoInfo, describe, opened, start_of, vide
 from realisvsr_jax.video.truncation import refuse_truncated
 
 PathLike = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A video file that is in memory; messages call it by its name."""
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = PathLike | Encoded
 Convert = Callable[[Any], np.ndarray]
 
 
@@ -73,20 +89,20 @@ def probe(path: PathLike, count: bool = False) -> VideoInfo:
     return info
 
 
-def count_frames(path: PathLike) -> int:
+def count_frames(path: Source) -> int:
     """The exact number of frames; decodes only where timestamps are missing or doubtful."""
     table = frame_table(path)
     if table.seekable:
         return len(table.pts)
-    with opened(path) as container:
-        stream = video_stream(container, path)
+    with _open(path) as container:
+        stream = video_stream(container, str(path))
         return sum(1 for _ in _decoded(container, stream, path))
 
 
 def read_video(
-    path: PathLike, start: int = 0, frames: int | None = None, *, threads: int = 0
+    path: Source, start: int = 0, frames: int | None = None, *, threads: int = 0
 ) -> Clip:
-    """Frames `start` … `start + frames` of a video file or a folder of frames.
+    """Frames `start` … `start + frames` of a video, in a file or in memory, or a folder of frames.
 
     Args:
       start: the first frame, counted from 0.
@@ -96,7 +112,7 @@ def read_video(
     Raises InputError for an unreadable file and for a start beyond the end.
     """
     _refuse_range(start, frames)
-    if folders.holds_pictures(path):
+    if not isinstance(path, Encoded) and folders.holds_pictures(path):
         pictures = folders.read_frames(path, start, frames)
         info = folders.probe_frames(path)
         shown = tuple((start + k) / info.rate for k in range(len(pictures)))
@@ -114,11 +130,12 @@ def read_video(
     return Clip(stacked, tuple(times), info, start)
 
 
-def read_clip(path: PathLike, start: int, frames: int) -> Clip:
+def read_clip(path: Source, start: int, frames: int) -> Clip:
     """Random access for training: exactly `frames` frames from `start`, on one thread.
 
     Seeks to the keyframe before `start`; the table of timestamps behind that is kept for the
-    last 512 files of a process. Raises InputError where the video is too short.
+    last 512 files of a process, not of videos in memory. Raises InputError where the video is too
+    short.
     """
     clip = read_video(path, start, frames, threads=1)
     if len(clip.frames) < frames:
@@ -129,7 +146,7 @@ def read_clip(path: PathLike, start: int, frames: int) -> Clip:
 
 
 def stream_video(
-    path: PathLike,
+    path: Source,
     start: int = 0,
     frames: int | None = None,
     *,
@@ -150,14 +167,15 @@ def stream_video(
       convert: makes an array of PyAV's frame, or of a picture's, in place of RGB at full size.
     """
     _refuse_range(start, frames)
-    if folders.holds_pictures(path):
+    if not isinstance(path, Encoded) and folders.holds_pictures(path):
         info = folders.probe_frames(path)
         pictures = folders.stream_frames(path, start, frames, deep)
         shown = (((start + k) / info.rate, p) for k, p in enumerate(pictures))
         return info, ((p if convert is None else convert(p), time) for time, p in shown)
     reformatter = VideoReformatter()
     convert = convert or (lambda frame: to_rgb(frame, reformatter, deep))
-    stream = _stream(Path(path), start, frames, threads, convert, damage)
+    source = path if isinstance(path, Encoded) else Path(path)
+    stream = _stream(source, start, frames, threads, convert, damage)
     info = next(stream)
     assert isinstance(info, VideoInfo)
     first = next(stream, None)
@@ -169,19 +187,25 @@ def stream_video(
     return info, itertools.chain((first,), stream)  # pyright: ignore
 
 
-def frame_table(path: PathLike) -> FrameTable:
-    """Timestamps of all frames of a file, from its packets, without decoding; cached."""
+def frame_table(path: Source) -> FrameTable:
+    """Timestamps of all frames, from their packets, without decoding; those of files are cached."""
+    if isinstance(path, Encoded):
+        return _table_of(path)
     status = os.stat(path) if os.path.exists(path) else None
     return _frame_table(str(path), status and (status.st_mtime_ns, status.st_size))
 
 
 @functools.lru_cache(maxsize=512)
 def _frame_table(path: str, version: tuple[int, int] | None) -> FrameTable:
+    return _table_of(path)
+
+
+def _table_of(path: Source) -> FrameTable:
     stamps: list[tuple[int | None, bool]] = []
     try:
-        with opened(path) as container:
+        with _open(path) as container:
             # Of each packet its time alone, so that a film is not held in memory.
-            for packet in container.demux(video_stream(container, path)):
+            for packet in container.demux(video_stream(container, str(path))):
                 if packet.size and not packet.is_discard:
                     stamps.append((packet.pts, packet.is_keyframe))
     except (av.FFmpegError, OSError):
@@ -194,8 +218,20 @@ def _frame_table(path: str, version: tuple[int, int] | None) -> FrameTable:
     return FrameTable(tuple(sorted(pts)), tuple(keys), seekable)
 
 
+def _open(path: Source) -> AbstractContextManager[InputContainer]:
+    if not isinstance(path, Encoded):
+        return opened(path)
+    try:
+        container = av.open(io.BytesIO(path.data), "r", metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"{path} is not a video that FFmpeg can read") from error
+    if not container.streams:
+        raise InputError(f"{path} is not a video that FFmpeg can read")
+    return container
+
+
 def _stream(
-    path: Path,
+    path: Path | Encoded,
     start: int,
     frames: int | None,
     threads: int,
@@ -203,9 +239,10 @@ def _stream(
     damage: list[str] | None,
 ) -> Iterator[Any]:
     """Yields the VideoInfo, then (frame, seconds) for each frame asked for."""
-    with opened(path) as container:
-        stream = video_stream(container, path)
-        short = _cut_short(container, stream, path, damage)
+    with _open(path) as container:
+        stream = video_stream(container, str(path))
+        # What holds videos in memory knows that they are whole.
+        short = not isinstance(path, Encoded) and _cut_short(container, stream, path, damage)
         stream.thread_type = "AUTO" if threads != 1 else "NONE"
         stream.thread_count = threads
         decoded, skip = _from(container, stream, path, start, short)
@@ -268,7 +305,7 @@ class _Clock:
 
 
 def _from(
-    container: InputContainer, stream: VideoStream, path: Path, start: int, short: bool
+    container: InputContainer, stream: VideoStream, path: Source, start: int, short: bool
 ) -> tuple[Iterator[Any], int]:
     """Decoded frames, and how many of them come before frame `start`.
 
@@ -292,7 +329,7 @@ def _from(
 def _decoded(
     container: InputContainer,
     stream: VideoStream,
-    path: PathLike,
+    path: Source,
     index: int = 0,
     short: bool = False,
 ) -> Iterator[Any]:

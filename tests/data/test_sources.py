@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from realisvsr_jax.data.packing import pack
 from realisvsr_jax.data.sources import index_clips
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.video import read_frames, read_video
@@ -41,6 +42,22 @@ def test_an_unreadable_clip_is_named_and_left_out(tmp_path, caplog):
     (tmp_path / "bad.mp4").write_text("not a video")
     assert [clip.path.name for clip in index_clips([tmp_path])] == ["good.mp4"]
     assert "bad.mp4 is not a video" in caplog.text
+
+
+def test_a_caption_that_is_no_text_is_named_and_its_clip_left_out(tmp_path, caplog):
+    for name in ("good", "odd"):
+        shutil.copy(FOOTAGE / "mouse.mp4", tmp_path / f"{name}.mp4")
+    (tmp_path / "odd.txt").write_bytes(b"\xff\xfe\xff")
+    assert [clip.path.name for clip in index_clips([tmp_path])] == ["good.mp4"]
+    assert "odd.txt cannot be read as UTF-8 text; mend or remove it" in caplog.text
+
+
+def test_folders_of_files_and_of_records_stand_beside_one_another(tmp_path):
+    pack(FOOTAGE, tmp_path / "records")
+    names = [clip.path.name for clip in index_clips([FOOTAGE])]
+    found = index_clips([tmp_path / "records", FOOTAGE])
+    assert [clip.path.name for clip in found] == 2 * names
+    np.testing.assert_array_equal(found[2].read(4, 3), found[5].read(4, 3))
 
 
 def test_nothing_to_train_on_is_one_clear_line(tmp_path):

@@ -22,8 +22,15 @@ def apply_plan(plan: DegradationPlan, frames: Frames) -> SmallFrames:
     """
     current = _start(plan, frames)
     for operation in plan.operations:
-        current = ops.apply_operation(operation, current)
+        current = _drained(ops.apply_operation(operation, current))
     return np.stack([ops.to_bytes(frame) for frame in current])
+
+
+def _drained(frames: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """The frames, each let go as the next is taken: a clip of 4K is not in memory twice."""
+    frames.reverse()
+    while frames:
+        yield frames.pop()
 
 
 def stages(
@@ -33,18 +40,18 @@ def stages(
 
     Sizes differ between stages, and between the frames of one where a resize walks.
     """
-    current = _start(plan, frames)
+    current = list(_start(plan, frames))
     yield None, current
     for operation in plan.operations:
         current = ops.apply_operation(operation, current)
         yield operation, current
 
 
-def _start(plan: DegradationPlan, frames: Frames) -> list[np.ndarray]:
+def _start(plan: DegradationPlan, frames: Frames) -> Iterator[np.ndarray]:
     expected = (plan.num_frames, plan.height, plan.width, 3)
     if frames.shape != expected:
         raise ValueError(f"the plan is for frames of shape {expected}, not {frames.shape}")
-    return list(frames.astype(np.float32))
+    return (frame.astype(np.float32) for frame in frames)
 
 
 def degrade_clip(

@@ -5,7 +5,7 @@ leaves the range; what needs bytes (JPEG, codec, the end) clips and rounds, neve
 Nothing here depends on the number of threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 import av
@@ -30,8 +30,8 @@ RATE = 25  # at rate 1 a small clip falls under 1 kbit/s, which libx264 refuses
 LEAST_BITRATE = 1000
 
 
-def apply_operation(operation: Operation, frames: list[np.ndarray]) -> list[np.ndarray]:
-    """One step of a plan."""
+def apply_operation(operation: Operation, frames: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """One step of a plan; takes frames one at a time where the operation does."""
     functions: dict[type, Callable] = {
         Blur: blur,
         Resize: resize,
@@ -39,22 +39,26 @@ def apply_operation(operation: Operation, frames: list[np.ndarray]) -> list[np.n
         Jpeg: jpeg,
         Codec: video_codec,
     }
+    if isinstance(operation, Noise | Codec):
+        frames = list(frames)
     return functions[type(operation)](operation, frames)
 
 
 def to_bytes(frame: Frame) -> UInt8[np.ndarray, "_ _ c"]:
     """Clipped to [0, 255] and rounded to the nearest grey level."""
-    return np.rint(np.clip(frame, 0, 255)).astype(np.uint8)
+    # OpenCV's conversion saturates, and rounds halves to even as np.rint does, in a sixth the time.
+    rounded = cv2.add(frame, (0, 0, 0, 0), dtype=cv2.CV_8U)  # pyright: ignore
+    return rounded.reshape(frame.shape)
 
 
-def blur(operation: Blur, frames: list[np.ndarray]) -> list[np.ndarray]:
+def blur(operation: Blur, frames: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Filters each frame with its kernel; borders are mirrored."""
     return [
         cv2.filter2D(frame, -1, kernels.kernel_of(operation, t)) for t, frame in enumerate(frames)
     ]
 
 
-def resize(operation: Resize, frames: list[np.ndarray]) -> list[np.ndarray]:
+def resize(operation: Resize, frames: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Brings each frame to its own size."""
     interpolation = INTERPOLATIONS[operation.interpolation]
     return [
@@ -85,7 +89,8 @@ def photon_levels(frames: list[np.ndarray]) -> int:
     """
     seen = np.zeros(256, bool)
     for frame in frames:
-        seen[to_bytes(frame)] = True
+        counts = cv2.calcHist([to_bytes(frame).reshape(-1, 1)], [0], None, [256], [0, 256])
+        seen |= counts.ravel() > 0
     return 1 << int(np.count_nonzero(seen) - 1).bit_length()
 
 
@@ -102,7 +107,7 @@ def poisson_field(
     return (rng.poisson(photons).astype(np.float32) - photons) * np.float32(255 / levels)
 
 
-def jpeg(operation: Jpeg, frames: list[np.ndarray]) -> list[np.ndarray]:
+def jpeg(operation: Jpeg, frames: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Through the JPEG codec, each frame at its quality."""
     return [_jpeg_frame(frame, quality) for frame, quality in zip(frames, operation.quality)]
 

@@ -1,0 +1,107 @@
+"""Packs clips into records: `python -m realisvsr_jax.data.pack --input VIDEOS --output RECORDS`.
+
+Videos stay encoded as they are, folders of frames keep their pictures; captions go with them.
+RECORDS is then a folder for `data.sources` (docs/data.md). What cannot be read, and what is there
+twice, is left out and named. The same command goes on where it was stopped.
+"""
+
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from realisvsr_jax.errors import InputError, program
+
+log = logging.getLogger(__name__)
+
+FLAGS = flags.FlagValues()  # its own: other entry points have flags of the same names
+_here: dict[str, Any] = {"flag_values": FLAGS}
+flags.DEFINE_string("input", None, "A folder of videos and of folders of frames.", **_here)
+flags.DEFINE_string("output", None, "The folder for the records.", **_here)
+flags.DEFINE_string("shard", "1GB", "Clips a shard, as 1000, or bytes, as 512MB.", **_here)
+flags.DEFINE_integer("workers", None, "Clips at a time; as there are cores if absent.", 1, **_here)
+flags.DEFINE_bool("keep_duplicates", False, "Keep clips that are there twice.", **_here)
+flags.DEFINE_bool("overwrite", False, "Pack anew in place of what is there.", **_here)
+
+
+def main() -> int:
+    """Packs what the flags say."""
+    if FLAGS.input is None or FLAGS.output is None:
+        raise InputError("give --input VIDEOS and --output RECORDS")
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from realisvsr_jax.data.packing import Options, pack
+
+    clips, size = shard_limit(FLAGS.shard)
+    options = Options(clips, size, FLAGS.keep_duplicates, FLAGS.workers)
+    bars: dict[str, Any] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[stage] = tqdm(desc=stage, total=total, unit=" clips")
+        bars[stage].update(done - bars[stage].n)
+
+    try:
+        with logging_redirect_tqdm():
+            manifest = pack(
+                *(Path(FLAGS.input), Path(FLAGS.output), options),
+                overwrite=FLAGS.overwrite,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what is done is kept, the same command goes on\n")
+        return 130
+    finally:
+        for bar in bars.values():
+            bar.close()
+    _say(manifest, Path(FLAGS.output))
+    return 0
+
+
+def shard_limit(text: str) -> tuple[int | None, int | None]:
+    """Clips or bytes of a shard from --shard; the other is None."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)b)?", text.strip().lower())
+    if found is not None and found[2] is None and found[1].isdigit() and int(found[1]):
+        return int(found[1]), None
+    if found is not None and found[2] is not None and float(found[1]):
+        return None, int(float(found[1]) * 1000 ** ("", "k", "m", "g", "t").index(found[2]))
+    raise InputError(f"--shard is {text!r}; give clips, as 1000, or bytes, as 512MB")
+
+
+def _say(manifest: dict[str, Any], folder: Path) -> None:
+    """The last lines; raises InputError where something could not be read."""
+    from realisvsr_jax.data.records import MANIFEST
+
+    total = sum(shard["bytes"] for shard in manifest["shards"])
+    log.info(
+        "%s: %d clips in %d shards, %.1f MB",
+        *(folder, manifest["clips"], len(manifest["shards"]), total / 1e6),
+    )
+    repeated = [entry for entry in manifest["left_out"] if "same_as" in entry]
+    if repeated:
+        log.info(
+            "%d of them there twice are left out, such as %s, which is %s; --keep_duplicates "
+            "keeps them",
+            *(len(repeated), repeated[0]["name"], repeated[0]["same_as"]),
+        )
+    failed = len(manifest["left_out"]) - len(repeated)
+    if failed:
+        raise InputError(
+            f"{failed} of {manifest['inputs']} clips cannot be read and are left out; "
+            f"{folder / MANIFEST} says why"
+        )
+
+
+def run() -> None:
+    """The console script `realisvsr-pack`."""
+    program(main, FLAGS)
+
+
+if __name__ == "__main__":
+    run()
