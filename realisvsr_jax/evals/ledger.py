@@ -24,7 +24,12 @@ class Ledger:
         """The scores of `of`, made by `make` and kept where they are not there yet."""
         key = tuple(of)
         if key not in self.rows:
-            self.rows[key] = make()
-            with append_lines(self.path) as file:
-                file.write(json.dumps({"of": key, "scores": self.rows[key]}) + "\n")
+            self.put(key, make())
         return self.rows[key]
+
+    def put(self, of: Sequence[str | int], scores: Any) -> None:
+        """Keeps the scores of `of`."""
+        key = tuple(of)
+        self.rows[key] = scores
+        with append_lines(self.path) as file:
+            file.write(json.dumps({"of": key, "scores": scores}) + "\n")

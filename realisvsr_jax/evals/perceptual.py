@@ -39,12 +39,13 @@ class Lpips:
         """[N] distances, 0 for equal images. Raises InputError if the sizes differ."""
         _check_sizes(a, b, _SMALLEST[self.net])
         total = jnp.zeros(a.shape[0])
-        for fa, fb, head in zip(self._features(a), self._features(b), self.heads):
-            difference = jnp.square(_unit(fa) - _unit(fb))
+        for fa, fb, head in zip(self.features(a), self.features(b), self.heads):
+            difference = jnp.square(feature_unit(fa) - feature_unit(fb))
             total += jnp.mean(difference @ head, axis=(1, 2))
         return total
 
-    def _features(self, x: Images) -> list[Features]:
+    def features(self, x: Images) -> list[Features]:
+        """What is compared, from the finest layer on."""
         x = (x - jnp.array([-0.030, -0.088, -0.188])) / jnp.array([0.458, 0.448, 0.450])
         return _alexnet(self.convs, x) if self.net == "alex" else _vgg16(self.convs, x, _max_pool)
 
@@ -69,14 +70,15 @@ class Dists:
         weight = jnp.sum(self.alpha) + jnp.sum(self.beta)
         similarity = jnp.zeros(a.shape[0])
         start = 0
-        for fa, fb in zip(self._features(a), self._features(b)):
+        for fa, fb in zip(self.features(a), self.features(b)):
             part = slice(start, start + fa.shape[-1])
             start = part.stop
             texture, structure = _statistics(fa, fb)
             similarity += (texture @ self.alpha[part] + structure @ self.beta[part]) / weight
         return 1.0 - similarity
 
-    def _features(self, x: Images) -> list[Features]:
+    def features(self, x: Images) -> list[Features]:
+        """What is compared: the image itself in [0, 1], then VGG16's layers."""
         x = (x + 1.0) / 2.0
         mean, std = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
         return [x, *_vgg16(self.convs, (x - mean) / std, _l2_pool)]
@@ -159,7 +161,7 @@ def _l2_pool(x: Features) -> Features:
     return jnp.sqrt(x + 1e-12)
 
 
-def _unit(x: Features) -> Features:
+def feature_unit(x: Features) -> Features:
     """x / |x| over channels; its gradient is finite where all channels are 0."""
     norm = jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-20))
     return x / (norm + 1e-10)

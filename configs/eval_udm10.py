@@ -1,0 +1,12 @@
+"""UDM10, 10 clips of 32 frames."""
+
+from typing import Any
+
+from configs import eval_set
+
+
+def get_config() -> Any:
+    """`eval_set` by that layout."""
+    config = eval_set.get_config()
+    config.layout = "udm10"
+    return config

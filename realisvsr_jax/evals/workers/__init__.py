@@ -1,0 +1,1 @@
+"""Programs that other Python environments run: they import nothing of this package."""
