@@ -97,7 +97,8 @@ tiny-tables: tiny-model tiny-regressor
 held-out: $(STAMP)
 	$(PIP) install --quiet -c constraints.txt -e '.[$(EXTRAS),eval]'
 	$(BIN)/python demo/fetch_footage.py --held-out data/heldout
-	$(BIN)/python -m realisvsr_jax.evaluate --config configs/eval_heldout.py --output out/eval_heldout
+	$(BIN)/python -m realisvsr_jax.evaluate --config configs/eval_heldout.py --output out/eval_heldout \
+	    --metrics psnr_rgb,psnr_y,ssim_y,lpips_alex,dists,niqe,ewarp --title 'held-out, ×4'
 	$(BIN)/python -c "from pathlib import Path; from realisvsr_jax.evals import pages; \
 	    pages.replace_between(Path('README.md'), 'held-out', \
 	        Path('out/eval_heldout/report/table.md').read_text())"

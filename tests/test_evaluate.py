@@ -214,3 +214,30 @@ def test_help_opens_with_a_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["evaluate", "--help"])
     assert run_flags(program.main, program.FLAGS) == 0
     assert "realisvsr_jax.evaluate --restored DIR --reference GT_DIR" in capsys.readouterr().out
+
+
+def test_a_benchmark_goes_from_its_truth_to_the_table(sets, tmp_path, here):
+    options = (f"--config.truth={sets / 'GT'}", "--config.ours=", "--metrics=psnr_rgb")
+    call = ("--config=configs/eval_set.py", *options, "--nopictures", "--output", tmp_path / "out")
+    assert here(*call, "--restored", f"grain={sets / 'noisy'}") == (0, [])
+    data = json.loads((tmp_path / "out" / "report" / "scores.json").read_text())
+    assert list(data["systems"]) == ["bicubic", "grain"]
+    assert data["systems"]["bicubic"]["mean"]["psnr_rgb"] < 40
+    assert (tmp_path / "out" / "low" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--restored=bicubic=GT", "bicubic is a system of --config; name it otherwise"),
+        ("--reference=GT", "--config decides the reference; leave --reference out"),
+        ("--layout=reds", "--config decides the layout; leave --layout out"),
+        ("--config.sed=1", "sed"),
+    ],
+)
+def test_what_a_benchmark_has_already(tmp_path, here, given, message):
+    call = ("--config=configs/eval_heldout.py", "--output", tmp_path / "out", given)
+    status, errors = here(*call)
+    assert (status, len(errors)) == (1, 1)
+    assert message in errors[0]
+    assert not (tmp_path / "out").exists()

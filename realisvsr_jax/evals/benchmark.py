@@ -108,14 +108,14 @@ def prepare(config: BenchmarkConfig, output: Path, workers: int | None = None) -
         degrade_set(clips, output / "low", recipe, workers=workers)
         low = find_clips(output / "low")
     (output / "restored").mkdir(exist_ok=True)
-    restored = {}
+    restored = {
+        name: output / "restored" / name for name in (config.ours, *config.baselines) if name
+    }
     for name in config.baselines:
-        restored[name] = output / "restored" / name
         log.info("%s: %s", name, restored[name])
         enlarge = baselines.enlarger(name)
         baselines.enlarge_set(low, restored[name], name, enlarge, workers=workers)
     if config.ours:
-        restored[config.ours] = output / "restored" / config.ours
         _restore(config, low, restored[config.ours])
     return Made(reference, restored)
 
