@@ -25,7 +25,7 @@ import realisvsr_jax
 from realisvsr_jax.errors import InputError, report
 from realisvsr_jax.evals.picture import comparison_picture
 from realisvsr_jax.evals.report import score_clip, table
-from realisvsr_jax.resize import bicubic, to_float
+from realisvsr_jax.resize import bicubic_bytes
 from realisvsr_jax.video import read_video, write_video
 
 
@@ -84,9 +84,7 @@ def compare(
 
 def enlarge(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 `t h w 3` by the project's own bicubic, the baseline of the table."""
-    video = to_float(jnp.asarray(frames))[None]
-    large = (bicubic(video, height, width)[0] + 1.0) * 127.5
-    return np.asarray(jnp.round(large)).astype(np.uint8)
+    return np.asarray(bicubic_bytes(jnp.asarray(frames), height, width))
 
 
 def note(scores: dict[str, float]) -> str:

@@ -32,10 +32,12 @@ from realisvsr_jax.data.degradation import (
 from realisvsr_jax.data.degradation.apply import Frames, mirror_lead
 from realisvsr_jax.data.degradation.picture import contact_sheet
 from realisvsr_jax.data.degraded_set import Recipe, degrade_set
+from realisvsr_jax.data.set_folder import check_beside
 from realisvsr_jax.data.set_manifest import MANIFEST, verify
 from realisvsr_jax.data.testset import LAYOUTS, find_clips, layout_named
 from realisvsr_jax.errors import InputError, program
 from realisvsr_jax.files import replacing
+from realisvsr_jax.progress import over_clips
 from realisvsr_jax.video.folders import is_picture
 
 log = logging.getLogger(__name__)
@@ -63,22 +65,22 @@ flags.DEFINE_string("picture", None, "A PNG of the last frame behind each operat
 flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.", **_here)
 
 
-def main() -> int | None:
+def main() -> None:
     """Degrades what the flags say; all is checked before anything is written."""
     if FLAGS.verify:
         _verify()
-        return None
+        return
     if FLAGS.manifest:
         raise InputError("--manifest goes with --verify LQ_DIR")
     if FLAGS.input is None or FLAGS.output is None:
         raise InputError("give --input CLIP and --output FILE")
     preset_named(FLAGS.preset)
     if FLAGS.layout or _holds_clips(Path(FLAGS.input)):
-        return _degrade_set()
+        _degrade_set()
+        return
     if FLAGS.workers:
         raise InputError(f"--workers is for a folder of clips; {FLAGS.input} is one clip")
     _degrade_clip()
-    return None
 
 
 def _holds_clips(path: Path) -> bool:
@@ -100,8 +102,8 @@ def _verify() -> None:
     log.info("%s: %d clips, all as the manifest says", folder, count)
 
 
-def _degrade_set() -> int:
-    """A folder of clips; status 130 where the user stops it."""
+def _degrade_set() -> None:
+    """A folder of clips."""
     for name in ("plan", "from_plan", "picture", "start", "frames"):
         if FLAGS[name].present:
             raise InputError(f"--{name} is for one clip, {FLAGS.input} is a folder of them")
@@ -113,24 +115,15 @@ def _degrade_set() -> int:
     clips = find_clips(FLAGS.input, FLAGS.layout)
     recipe = Recipe(FLAGS.preset, FLAGS.seed, FLAGS.scale)
     target = Path(FLAGS.output)
-    if target.resolve().is_relative_to(Path(FLAGS.input).resolve()):
-        raise InputError(f"--output {target} is inside --input; name a folder beside it")
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    with tqdm(total=len(clips), unit=" clips", disable=None) as bar, logging_redirect_tqdm():
-        try:
-            degrade_set(
-                *(clips, target, recipe),
-                workers=FLAGS.workers,
-                overwrite=FLAGS.overwrite,
-                progress=lambda done, _: bar.update(done - bar.n),
-            )
-        except KeyboardInterrupt:
-            log.info("stopped; what is done is kept, the same command goes on")
-            return 130
+    check_beside(target, Path(FLAGS.input))
+    with over_clips(len(clips)) as progress:
+        degrade_set(
+            *(clips, target, recipe),
+            workers=FLAGS.workers,
+            overwrite=FLAGS.overwrite,
+            progress=progress,
+        )
     log.info("%s: %d clips, %s", target, len(clips), target / MANIFEST)
-    return 0
 
 
 def _degrade_clip() -> None:

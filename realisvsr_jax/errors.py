@@ -14,6 +14,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one clear line."""
 
 
+class Stopped(Exception):
+    """The user stopped the work; the message says what is kept and how to go on."""
+
+
 def program(main: Callable[[], int | None], values: Any) -> NoReturn:
     """A console script: `plain_messages`, then `run_flags`, then exit."""
     plain_messages()
@@ -95,9 +99,12 @@ def _flag_message(error: Exception, arguments: Sequence[str]) -> str:
 
 
 def report(main: Callable[[], int | None]) -> int:
-    """Runs `main`; an `InputError` becomes one line on stderr and exit status 1."""
+    """Runs `main`; `InputError` and `Stopped` become one line on stderr and status 1 or 130."""
     try:
         return main() or 0
+    except Stopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        return 130
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -21,6 +21,7 @@ from ml_collections import config_flags
 
 from realisvsr_jax.errors import InputError, program
 from realisvsr_jax.evals.columns import DEFAULT, GROUPS, METRICS, chosen, default
+from realisvsr_jax.progress import over_clips
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +57,10 @@ flags.DEFINE_float("row", 0.5, "Of the temporal profile: 0 is the top, 1 the bot
 flags.DEFINE_bool("pictures", True, "Pictures in the page.", **_here)
 
 
-def main() -> int:
-    """Scores what the flags say; status 130 where the user stops it."""
+def main() -> None:
+    """Scores what the flags say."""
     if not (FLAGS.output and (FLAGS.restored or FLAGS.config)):
         raise InputError("give --restored DIR (or NAME=DIR, several times) and --output REPORT")
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
     from realisvsr_jax.evals.comparison import Settings, compare
     from realisvsr_jax.evals.tables import markdown
     from realisvsr_jax.evals.temporal import flow_named
@@ -85,21 +83,11 @@ def main() -> int:
         **same,
     )
     check_output(output, [*systems.values(), *([reference] if reference else [])])
-    with tqdm(unit=" clips", disable=None) as bar, logging_redirect_tqdm():
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        try:
-            found = compare(systems, reference, output, settings, progress)
-        except KeyboardInterrupt:
-            log.info("stopped; finished clips' scores are kept, the same command goes on")
-            return 130
+    with over_clips(kept="finished clips' scores are kept") as progress:
+        found = compare(systems, reference, output, settings, progress)
     write(found, output)
     log.info("%s", markdown(found))
     log.info("%s", output / "index.html")
-    return 0
 
 
 def _benchmark(given: dict[str, Path]) -> tuple[Path | None, dict[str, Path]]:

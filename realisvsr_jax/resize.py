@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from realisvsr_jax.axes import Video
 
@@ -13,6 +13,12 @@ def to_float(frames: Any) -> Float[Array, "..."]:
     """uint8 or floats of any width to float32 in [−1, 1]."""
     video = frames.astype(jnp.float32)
     return video / 127.5 - 1.0 if frames.dtype == jnp.uint8 else video
+
+
+def bicubic_bytes(frames: Any, height: int, width: int) -> UInt8[Array, "T height width 3"]:
+    """`bicubic` of uint8 frames [T, h, w, 3], rounded to uint8."""
+    large = (bicubic(to_float(frames)[None], height, width)[0] + 1.0) * 127.5
+    return jnp.round(large).astype(jnp.uint8)
 
 
 def bicubic(video: Video, height: int, width: int) -> Float[Array, "B T height width 3"]:

@@ -23,6 +23,23 @@ install_import_hook("realisvsr_jax", "beartype.beartype")
 import pytest  # noqa: E402
 
 
+@pytest.fixture
+def in_process(monkeypatch, capsys):
+    """Calls a program, a module with `main` and FLAGS, here: exit status and lines of stderr."""
+    import sys
+
+    from realisvsr_jax.errors import run_flags
+
+    def call(program, *arguments):
+        for name in program.FLAGS:
+            program.FLAGS[name].unparse()
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        status = run_flags(program.main, program.FLAGS)
+        return status, capsys.readouterr().err.splitlines()
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def tiny_release(tmp_path_factory):
     """The folder of a release with random weights: 4× in space, 2× in time, patch (1, 2, 2).

@@ -1,5 +1,6 @@
 """The entry point: a clip in, the same degraded clip out for the same seed."""
 
+import functools
 import subprocess
 import sys
 from fractions import Fraction
@@ -83,17 +84,9 @@ def test_what_cannot_be_done_is_one_line(source, tmp_path, arguments, message):
 
 
 @pytest.fixture
-def here(monkeypatch, capsys):
+def here(in_process):
     """Calls the program in this process; returns its exit status and its lines of errors."""
-
-    def call(*arguments):
-        for name in program.FLAGS:
-            program.FLAGS[name].unparse()
-        monkeypatch.setattr(sys, "argv", ["degrade", *map(str, arguments)])
-        status = run_flags(program.main, program.FLAGS)
-        return status, capsys.readouterr().err.splitlines()
-
-    return call
+    return functools.partial(in_process, program)
 
 
 def test_a_kept_plan_gives_the_same_bytes(source, tmp_path, here):

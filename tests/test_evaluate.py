@@ -41,16 +41,12 @@ def sets(tmp_path_factory):
 
 
 @pytest.fixture
-def here(monkeypatch, capsys, caplog):
+def here(in_process, caplog):
     """Calls the program in this process; returns its exit status and its lines of errors."""
 
     def call(*arguments):
-        for name in program.FLAGS:
-            program.FLAGS[name].unparse()
-        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
         with caplog.at_level("INFO"):
-            status = run_flags(program.main, program.FLAGS)
-        lines = capsys.readouterr().err.splitlines()
+            status, lines = in_process(program, *arguments)
         return status, [line for line in lines if line.startswith("error")]
 
     return call

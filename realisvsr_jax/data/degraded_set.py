@@ -25,6 +25,7 @@ from realisvsr_jax.data.degradation.apply import Frames, mirror_lead
 from realisvsr_jax.data.set_folder import (
     UNFINISHED,
     check_target,
+    make_way,
     output_path,
     remove_clip,
     unfinished,
@@ -187,14 +188,8 @@ def _begin(
             "--overwrite"
         )
     known = manifest["clips"] if manifest else {}
-    for name, path in clips.items():
-        output = target / output_path(name, path)
-        if output.exists() and not known.get(name):
-            if not overwrite:
-                raise InputError(
-                    f"{output} exists and is not of this set; move it, or add --overwrite"
-                )
-            remove_clip(output)
+    strangers = {name: path for name, path in clips.items() if not known.get(name)}
+    make_way(strangers, target, "set", overwrite)
     for name in known.keys() - clips.keys():
         log.warning("%s has the clip %s, which the input has not", target, name)
     start = {"format": FORMAT, **asdict(recipe), "versions": versions()}

@@ -7,13 +7,12 @@ twice, is left out and named. The same command goes on where it was stopped.
 
 import logging
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from realisvsr_jax.errors import InputError, program
+from realisvsr_jax.errors import InputError, Stopped, program
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ flags.DEFINE_bool("keep_duplicates", False, "Keep clips that are there twice.", 
 flags.DEFINE_bool("overwrite", False, "Pack anew in place of what is there.", **_here)
 
 
-def main() -> int:
+def main() -> None:
     """Packs what the flags say."""
     if FLAGS.input is None or FLAGS.output is None:
         raise InputError("give --input VIDEOS and --output RECORDS")
@@ -54,14 +53,12 @@ def main() -> int:
                 overwrite=FLAGS.overwrite,
                 progress=progress,
             )
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; what is done is kept, the same command goes on\n")
-        return 130
+    except KeyboardInterrupt as stop:
+        raise Stopped("stopped; what is done is kept, the same command goes on") from stop
     finally:
         for bar in bars.values():
             bar.close()
     _say(manifest, Path(FLAGS.output))
-    return 0
 
 
 def shard_limit(text: str) -> tuple[int | None, int | None]:

@@ -7,7 +7,6 @@ of the clips' names.
 
 import concurrent.futures
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from realisvsr_jax.data import records
+from realisvsr_jax.data.set_folder import check_beside, check_folder, locked
 from realisvsr_jax.data.shards import write_shard
 from realisvsr_jax.data.sources import caption_path, clip_paths, describe_clip
 from realisvsr_jax.errors import InputError
@@ -106,12 +106,8 @@ def _pack(
 def _check_folders(source: Path, target: Path) -> None:
     if not source.is_dir():
         raise InputError(f"--input {source} is no folder; name one of videos or frames")
-    if target.is_file():
-        raise InputError(f"--output {target} is a file; name a folder")
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist; create it first")
-    if target.resolve().is_relative_to(source.resolve()):
-        raise InputError(f"--output {target} is inside --input; name a folder beside it")
+    check_folder(target)
+    check_beside(target, source)
 
 
 def _settings(source: Path, paths: Sequence[Path], options: Options) -> dict[str, Any]:
@@ -164,16 +160,8 @@ def _locked(target: Path) -> Iterator[None]:
     """The folder of what is unfinished, for one process at a time."""
     unfinished = target / records.UNFINISHED
     unfinished.mkdir(parents=True, exist_ok=True)
-    handle = os.open(unfinished, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(unfinished, f"{target}: another process packs into it"):
         yield
-    except BlockingIOError as error:
-        raise InputError(
-            f"{target}: another process packs into it; wait for it, or name another"
-        ) from error
-    finally:
-        os.close(handle)
 
 
 def _remove(target: Path) -> None:

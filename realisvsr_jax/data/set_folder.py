@@ -15,12 +15,23 @@ UNFINISHED = ".unfinished"
 _NUMBERED = re.compile(r"\d{8,}\.png")
 
 
-def check_target(clips: Mapping[str, Path], target: Path) -> None:
-    """Raises InputError where a set of these clips cannot be made in `target`."""
+def check_folder(target: Path) -> None:
+    """Raises InputError where `target` cannot be a folder for output."""
     if target.exists() and not target.is_dir():
         raise InputError(f"--output {target} is a file; name a folder")
     if not target.parent.is_dir():
         raise InputError(f"{target}: the folder {target.parent} does not exist; create it first")
+
+
+def check_beside(target: Path, source: Path, called: str = "--input") -> None:
+    """Raises InputError where the output would lie in its own input."""
+    if target.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"--output {target} is inside {called}; name a folder beside it")
+
+
+def check_target(clips: Mapping[str, Path], target: Path) -> None:
+    """Raises InputError where a set of these clips cannot be made in `target`."""
+    check_folder(target)
     inside = target.resolve()
     for path in clips.values():
         if path.resolve().is_relative_to(inside):
@@ -37,14 +48,7 @@ def unfinished(target: Path) -> Iterator[Path]:
     folder, new = target / UNFINISHED, not target.exists()
     with room(target):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{target}: another process works on this output; wait for it, or name another"
-            ) from error
+    with locked(folder, f"{target}: another process works on this output"):
         for rest in folder.iterdir():
             _remove(rest)
         try:
@@ -53,6 +57,19 @@ def unfinished(target: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             if new and not any(target.iterdir()):
                 target.rmdir()
+
+
+@contextmanager
+def locked(folder: Path, taken: str) -> Iterator[None]:
+    """The folder for one process at a time; InputError that begins with `taken` for the others."""
+    with room(folder):
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{taken}; wait for it, or name another") from error
+        yield
     finally:
         os.close(handle)
 
@@ -60,6 +77,18 @@ def unfinished(target: Path) -> Iterator[Path]:
 def output_path(name: str, path: Path) -> Path:
     """Where a clip goes in the set; Matroska, since FFV1's bytes do not depend on the cores."""
     return Path(name if path.is_dir() else f"{name}.mkv")
+
+
+def make_way(strangers: Mapping[str, Path], target: Path, whose: str, overwrite: bool) -> None:
+    """Takes away what has the names of clips that are still to be made; refuses to by itself."""
+    for name, path in strangers.items():
+        output = target / output_path(name, path)
+        if output.exists():
+            if not overwrite:
+                raise InputError(
+                    f"{output} exists and is not of this {whose}; move it, or add --overwrite"
+                )
+            remove_clip(output)
 
 
 def remove_clip(path: Path) -> None:

@@ -23,11 +23,19 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float32, UInt8
 
-from realisvsr_jax.data.set_folder import check_target, output_path, remove_clip, unfinished
+from realisvsr_jax.data.set_folder import (
+    check_beside,
+    check_target,
+    make_way,
+    output_path,
+    remove_clip,
+    unfinished,
+)
 from realisvsr_jax.data.set_manifest import file_digest
 from realisvsr_jax.data.testset import find_clips
 from realisvsr_jax.errors import InputError, program
 from realisvsr_jax.files import replacing
+from realisvsr_jax.progress import over_clips
 from realisvsr_jax.video import VideoWriter, stream_video
 
 log = logging.getLogger(__name__)
@@ -79,31 +87,22 @@ flags.DEFINE_integer("workers", None, "Frames at a time; as there are cores if a
 flags.DEFINE_bool("overwrite", False, "Make anew what is there.", **_here)
 
 
-def main() -> int:
+def main() -> None:
     """Enlarges what the flags say; all is checked before anything is written."""
     if not (FLAGS.system and FLAGS.input and FLAGS.output):
         raise InputError("give --system NAME, --input LQ_DIR and --output DIR")
     enlarge = enlarger(FLAGS.system, FLAGS.weights, FLAGS.tile)
     clips = find_clips(FLAGS.input, FLAGS.layout)
     target = Path(FLAGS.output)
-    if target.resolve().is_relative_to(Path(FLAGS.input).resolve()):
-        raise InputError(f"--output {target} is inside --input; name a folder beside it")
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    with tqdm(total=len(clips), unit=" clips", disable=None) as bar, logging_redirect_tqdm():
-        try:
-            enlarge_set(
-                *(clips, target, FLAGS.system, enlarge),
-                workers=FLAGS.workers,
-                overwrite=FLAGS.overwrite,
-                progress=lambda done, _: bar.update(done - bar.n),
-            )
-        except KeyboardInterrupt:
-            log.info("stopped; what is done is kept, the same command goes on")
-            return 130
+    check_beside(target, Path(FLAGS.input))
+    with over_clips(len(clips)) as progress:
+        enlarge_set(
+            *(clips, target, FLAGS.system, enlarge),
+            workers=FLAGS.workers,
+            overwrite=FLAGS.overwrite,
+            progress=progress,
+        )
     log.info("%s: %d clips by %s", target, len(clips), FLAGS.system)
-    return 0
 
 
 def enlarger(system: str, weights: str | Path | None = None, tile: int = 512) -> Enlarge:
@@ -184,14 +183,8 @@ def _begin(clips: Mapping[str, Path], target: Path, system: str, overwrite: bool
             )
     if overwrite:
         notes = fresh
-    for name, source in clips.items():
-        output = target / output_path(name, source)
-        if output.exists() and name not in notes["clips"]:
-            if not overwrite:
-                raise InputError(
-                    f"{output} exists and is not of this command; move it, or add --overwrite"
-                )
-            remove_clip(output)
+    strangers = {name: path for name, path in clips.items() if name not in notes["clips"]}
+    make_way(strangers, target, "command", overwrite)
     return notes
 
 
@@ -230,14 +223,12 @@ def _ahead(work: Enlarge, items: Iterable[np.ndarray], workers: int) -> Iterator
 def _bicubic() -> Enlarge:
     """The project's own, as its tables have it."""
     import jax
-    import jax.numpy as jnp
 
-    from realisvsr_jax.resize import bicubic, to_float
+    from realisvsr_jax.resize import bicubic_bytes
 
     def enlarge(frame: Any) -> Any:
-        _, height, width, _ = (video := to_float(frame)[None, None])[0].shape
-        large = (bicubic(video, SCALE * height, SCALE * width)[0, 0] + 1.0) * 127.5
-        return jnp.round(large).astype(jnp.uint8)
+        height, width, _ = frame.shape
+        return bicubic_bytes(frame[None], SCALE * height, SCALE * width)[0]
 
     jitted = jax.jit(enlarge)
     return lambda frame: np.asarray(jitted(frame))

@@ -5,7 +5,6 @@ write(found, Path("report"))       # realisvsr_jax.evals.written
 """
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -267,8 +266,3 @@ def _programs(
         if settings.dover and asked[columns.DOVER]:
             programs["dover"] = stack.enter_context(start_dover(settings.dover))
         yield programs
-
-
-def as_json(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON has them."""
-    return json.loads(json.dumps(settings.__dict__))

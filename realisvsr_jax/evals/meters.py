@@ -144,14 +144,17 @@ class _Perceptual:
         return {name: total / self._count for name, total in self._sums.items()}
 
     def _score(self) -> None:
+        import jax.numpy as jnp
+
         from realisvsr_jax.evals.perceptual_tiles import in_tiles
+        from realisvsr_jax.resize import to_float
 
         count = len(self._waiting)
         # The last one again where some are missing: one shape, one compilation.
         full = self._waiting + self._waiting[-1:] * (self._batch - count)
-        pair = [_to_network(np.stack(frames)) for frames in zip(*full)]
+        restored, reference = (to_float(jnp.asarray(np.stack(frames))) for frames in zip(*full))
         for name, metric in self._metrics.items():
-            self._sums[name] += float(in_tiles(metric, *pair)[:count].sum())
+            self._sums[name] += float(in_tiles(metric, restored, reference)[:count].sum())
         self._count += count
         self._waiting = []
 
@@ -238,11 +241,3 @@ def _network(name: str) -> Any:
     from realisvsr_jax.evals.perceptual import load_dists, load_lpips
 
     return load_dists() if name == "dists" else load_lpips(name.removeprefix("lpips_"))
-
-
-def _to_network(frames: np.ndarray) -> Any:
-    import jax.numpy as jnp
-
-    if frames.dtype == np.uint8:
-        return jnp.asarray(frames, jnp.float32) / 127.5 - 1.0
-    return jnp.asarray(frames, jnp.float32)

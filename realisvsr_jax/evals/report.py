@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realisvsr_jax.evals import fidelity, perceptual
+from realisvsr_jax.resize import to_float
 
 # name -> (what the column's second line states, decimals)
 COLUMNS = {
@@ -74,6 +75,4 @@ def _metrics() -> tuple[perceptual.Lpips, perceptual.Dists]:
 def _to_network(frames: np.ndarray, size: int) -> jnp.ndarray:
     """float32 in [−1, 1], the last frame repeated up to `size`: one shape, one compilation."""
     frames = np.concatenate([frames, np.repeat(frames[-1:], size - len(frames), axis=0)])
-    if frames.dtype == np.uint8:
-        return jnp.asarray(frames, jnp.float32) / 127.5 - 1.0
-    return jnp.asarray(frames, jnp.float32)
+    return to_float(jnp.asarray(frames))

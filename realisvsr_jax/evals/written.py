@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from realisvsr_jax.data.set_folder import check_beside
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.evals import tables
 from realisvsr_jax.evals.comparison import Comparison
@@ -41,5 +42,4 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
     if not os.access(output if output.exists() else output.parent, os.W_OK | os.X_OK):
         raise InputError(f"--output {output} may not be written; check its permissions")
     for folder in inputs:
-        if output.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"--output {output} is inside {folder}; name a folder beside it")
+        check_beside(output, folder, str(folder))

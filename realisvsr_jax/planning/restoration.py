@@ -4,8 +4,9 @@ They are those of `sampling.programs`, for a clip of one window on one device. T
 shapes; both stay on the device whichever program runs.
 """
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +36,12 @@ Size = tuple[int, int, int]
 class Part:
     """One program: how often it runs, its FLOP in one run, bytes of weights that it does not take.
 
-    `dtype` is that of most of its products, as `report.roofline` names it.
+    `lower` takes seconds, so that it is for whoever compiles. `dtype` is that of most of its
+    products, as `report.roofline` names it.
     """
 
     name: str
-    lowered: Any
+    lower: Callable[[], Any]
     times: int
     flops: float
     dtype: str
@@ -100,8 +102,8 @@ def weights_bytes(config: TrainingConfig) -> int:
 def parts(config: TrainingConfig, size: Size, tiling: Tiling, device: Any) -> Iterator[Part]:
     """The VAE's encoder and decoder for a stream's first frame and for later ones; the sampler.
 
-    Of a clip of `size`, which the VAE takes whole and the sampler by tiles, one in a call. What is
-    lowered is lowered when its turn comes. Cropping, enlarging and colours are left out.
+    Of a clip of `size`, which the VAE takes whole and the sampler by tiles, one in a call.
+    Cropping, enlarging and colours are left out.
     """
     programs = _programs(config)
     place = SingleDeviceSharding(device)
@@ -117,9 +119,9 @@ def parts(config: TrainingConfig, size: Size, tiling: Tiling, device: Any) -> It
             if not times:
                 continue
             x = jax.ShapeDtypeStruct(shape(count[index]), jnp.float32, sharding=place)
-            lowered = program.lower(vae, x, cache)
+            lower = functools.partial(program.lower, vae, x, cache)
             once = work[0] if index == 0 else (work[1] - work[0]) / chunks
-            yield Part(f"{name}, {label} frame", lowered, times, once, arithmetic_of, model_bytes)
+            yield Part(f"{name}, {label} frame", lower, times, once, arithmetic_of, model_bytes)
             cache = _on(jax.eval_shape(program, vae, x, cache)[1], place)
 
     arithmetic_of = "high" if config.vae.precision == "high" else "float32"
@@ -153,7 +155,8 @@ def _sampler(
         )
     ]
     z, text, mask = shapes
-    lowered = programs._sample.lower(
+    lower = functools.partial(
+        programs._sample.lower,
         model,
         z,
         (text, text if forwards == 2 else None),
@@ -168,7 +171,7 @@ def _sampler(
     once = tiling.count * sum(arithmetic.forward(config.model, tiling.size).values())
     tiles = f" of {tiling.count} tiles" if tiling.count > 1 else ""
     name = f"sampler, {sampler.steps} steps{tiles}"
-    return Part(name, lowered, 1, sampler.steps * forwards * once, dit.dtype, beside)
+    return Part(name, lower, 1, sampler.steps * forwards * once, dit.dtype, beside)
 
 
 def _programs(config: TrainingConfig) -> Programs:

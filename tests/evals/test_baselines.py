@@ -1,9 +1,9 @@
 """Baselines: what they make of real frames, whole and in tiles, and what cannot be done."""
 
+import functools
 import importlib.util
 import json
 import logging
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from realisvsr_jax import video
-from realisvsr_jax.errors import InputError, run_flags
+from realisvsr_jax.errors import InputError
 from realisvsr_jax.evals import baselines
 from realisvsr_jax.evals.baselines import enlarge_set, enlarger
 
@@ -47,17 +47,9 @@ def low(tmp_path):
 
 
 @pytest.fixture
-def here(monkeypatch, capsys):
+def here(in_process):
     """Calls the program in this process; returns its exit status and its lines of errors."""
-
-    def call(*arguments):
-        for name in baselines.FLAGS:
-            baselines.FLAGS[name].unparse()
-        monkeypatch.setattr(sys, "argv", ["baselines", *map(str, arguments)])
-        status = run_flags(baselines.main, baselines.FLAGS)
-        return status, capsys.readouterr().err.splitlines()
-
-    return call
+    return functools.partial(in_process, baselines)
 
 
 @pytest.mark.parametrize("system", ["bicubic", *NETWORKS])
