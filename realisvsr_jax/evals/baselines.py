@@ -246,7 +246,7 @@ def _package_folder(system: str) -> Path:
 
 def _ncnn(stem: Path) -> Callable[[np.ndarray], Float32[np.ndarray, "H W 3"]]:
     """A network: RGB frames uint8 in, float32 in grey levels out, not clipped."""
-    import ncnn
+    import ncnn  # pyright: ignore[reportMissingImports]
 
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
