@@ -22,6 +22,7 @@ import av
 import cv2
 import numpy as np
 
+from realisvsr_jax.data.degradation import ops
 from realisvsr_jax.data.degradation.apply import Frames
 from realisvsr_jax.data.testset import find_clips
 from realisvsr_jax.errors import InputError
@@ -96,6 +97,7 @@ def versions() -> dict[str, str]:
     """Of what has a say in the bytes."""
     packages = ("realisvsr-jax", "numpy", "scipy", "opencv-python-headless", "av")
     found = {name: _version(name) for name in packages}
+    found["degradation"] = str(ops.REVISION)
     found["opencv"] = cv2.__version__
     for name in ("libavcodec", "libavformat", "libavutil", "libswscale"):
         found[name] = ".".join(map(str, av.library_versions[name]))

@@ -73,3 +73,28 @@ def test_each_frame_has_the_kernel_of_its_own_parameters():
     sharp, soft = (kernels.kernel_of(blur, t) for t in (0, 1))
     assert sharp[3, 3] > 2 * soft[3, 3]
     np.testing.assert_array_equal(soft, kernels.kernel_of(Blur("iso", 7, (2.0,)), 0))
+
+
+@pytest.mark.parametrize("blur", FAMILIES, ids=lambda blur: blur.kind)
+def test_trimmed_kernels_lose_nothing_that_shows(blur):
+    """Against a frame of 0 and 255 that makes the most of what was cut off."""
+    kernel = kernels.kernel_of(blur, 0)
+    trimmed = kernels.trimmed(kernel)
+    margin = (21 - len(trimmed)) // 2
+    assert margin * 2 + len(trimmed) == 21
+    assert trimmed.dtype == np.float32
+    change = kernel - np.pad(trimmed, margin)
+    assert 255 * max(change.clip(0).sum(), -change.clip(None, 0).sum()) < 0.006
+
+
+def test_narrow_gaussians_are_trimmed_and_tailed_kernels_are_not():
+    sizes = {
+        kind: len(kernels.trimmed(kernels.kernel_of(blur, 0)))
+        for kind, blur in {
+            "narrow": Blur("iso", 21, (0.5,)),
+            "nothing": Blur("iso", 21, (0.1,)),
+            "wide": Blur("iso", 21, (3.0,)),
+            "plateau": Blur("plateau_iso", 21, (0.5,), beta=(1.0,)),
+        }.items()
+    }
+    assert sizes == {"narrow": 5, "nothing": 1, "wide": 21, "plateau": 21}

@@ -7,8 +7,9 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from scipy import stats
 
-from realisvsr_jax.data.degradation import ops
+from realisvsr_jax.data.degradation import kernels, ops
 from realisvsr_jax.data.degradation.plan import Blur, Codec, Jpeg, Noise, Resize
 
 
@@ -54,6 +55,30 @@ def test_poisson_noise_has_the_standard_deviation_of_its_definition(level):
     )
 
 
+@pytest.mark.parametrize("levels", [1, 16, 256])
+def test_poisson_s_table_is_the_distribution(levels):
+    """Mean and variance exactly, and no probability off by more than a quantile or two."""
+    table = ops.poisson_table(levels).astype(np.float64)
+    photons = np.arange(256) * levels / 255
+    np.testing.assert_allclose(table.mean(1), 0, atol=2e-5)
+    np.testing.assert_allclose(table.var(1), photons * (255 / levels) ** 2, rtol=1e-4)
+    for grey_level in (1, 40, 255):
+        counts = table[grey_level] * levels / 255 + photons[grey_level]
+        seen = np.arange(np.rint(counts.max()) + 1)
+        shares = [np.mean(counts < count + 0.5) for count in seen]
+        expected = stats.poisson.cdf(seen, photons[grey_level])
+        np.testing.assert_allclose(shares, expected, atol=2 / 4096)
+
+
+def test_the_gaussian_table_is_the_distribution():
+    table = ops.gaussian_table().astype(np.float64)
+    assert abs(table.mean()) < 1e-6
+    assert table.std() == pytest.approx(1, rel=1e-6)
+    assert stats.kstest(table, "norm").statistic < 1e-4
+    assert np.mean(table**4) == pytest.approx(3, rel=0.01)
+    assert np.all(np.diff(table) > 0)
+
+
 def test_photon_levels_are_counted_over_the_clip():
     few = [np.full((4, 4, 3), level, np.float32) for level in (10, 20, 30)]
     assert ops.photon_levels(few[:1]) == 1
@@ -95,6 +120,14 @@ def test_blur_filters_each_frame_with_its_kernel():
     assert sharp[7, 7, 0] > 2 * soft[7, 7, 0]
     assert sharp.sum() == pytest.approx(soft.sum(), rel=1e-4)
     np.testing.assert_allclose(ops.blur(Blur("iso", 7, (2.0,)), flat(90, 1))[0], 90, rtol=1e-5)
+
+
+def test_isotropic_gaussians_in_two_passes_are_the_filter_with_the_whole_kernel():
+    operation = Blur("iso", 15, (0.2, 0.9, 2.9))
+    frames = texture(3)
+    for t, blurred in enumerate(ops.blur(operation, frames)):
+        whole = cv2.filter2D(frames[t], -1, kernels.kernel_of(operation, t))
+        np.testing.assert_allclose(blurred, whole, atol=0.006)
 
 
 @pytest.mark.parametrize("name", ["libx264", "mpeg4"])
