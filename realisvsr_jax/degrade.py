@@ -73,7 +73,9 @@ def main() -> None:
     if FLAGS.manifest:
         raise InputError("--manifest goes with --verify LQ_DIR")
     if FLAGS.input is None or FLAGS.output is None:
-        raise InputError("give --input CLIP and --output FILE")
+        raise InputError(
+            "give --input CLIP and --output FILE, or folders of clips for both, or --verify FOLDER"
+        )
     preset_named(FLAGS.preset)
     if FLAGS.layout or _holds_clips(Path(FLAGS.input)):
         _degrade_set()
@@ -127,6 +129,8 @@ def _degrade_set() -> None:
 
 
 def _degrade_clip() -> None:
+    if not Path(FLAGS.input).exists():
+        raise InputError(f"--input {FLAGS.input} does not exist")
     kept = _read_plan(FLAGS.from_plan) if FLAGS.from_plan else None
     video.check_output(FLAGS.output, inputs=[FLAGS.input], overwrite=FLAGS.overwrite)
     _check_beside()

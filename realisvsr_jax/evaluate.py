@@ -46,6 +46,13 @@ flags.DEFINE_string("title", None, "Of the tables; the layout or folder if absen
 flags.DEFINE_bool(
     "upscale_bicubic", False, "Enlarge what is smaller than the reference; it is marked.", **_here
 )
+flags.DEFINE_integer(
+    "mod_crop",
+    1,
+    "Crop the reference's sides to multiples of it.",
+    1,
+    **_here,
+)
 flags.DEFINE_string("pyiqa", None, "A Python with pyiqa, for musiq and clipiqa.", **_here)
 flags.DEFINE_string("dover", None, "PYTHON:FOLDER, the clone of DOVER, for dover….", **_here)
 flags.DEFINE_string("flow", "dis", "Of ewarp: OpenCV's DIS.", **_here)
@@ -67,17 +74,18 @@ def main() -> None:
     from realisvsr_jax.evals.written import check_output, write
 
     flow_named(FLAGS.flow)
-    systems = named(FLAGS.restored)
+    systems, mod_crop = named(FLAGS.restored), FLAGS.mod_crop
     output = Path(FLAGS.output)
     reference = Path(FLAGS.reference) if FLAGS.reference else None
     if FLAGS.config is not None:
-        reference, systems = _benchmark(systems)
+        reference, systems, mod_crop = _benchmark(systems)
         output = output / "report"
     names = ("upscale_bicubic", "pyiqa", "dover", "window", "window_overlap", "layout", "pictures")
     same: dict[str, Any] = {name: FLAGS[name].value for name in names}
     settings = Settings(
         metrics=chosen(FLAGS.metrics if FLAGS["metrics"].present else default(reference)),
         clips=tuple(FLAGS.clips),
+        mod_crop=mod_crop,
         row=FLAGS.row,
         title=FLAGS.title,
         **same,
@@ -90,19 +98,19 @@ def main() -> None:
     log.info("%s", output / "index.html")
 
 
-def _benchmark(given: dict[str, Path]) -> tuple[Path | None, dict[str, Path]]:
-    """Reference and systems of --config, once they are made; `given` ones stand beside them."""
+def _benchmark(given: dict[str, Path]) -> tuple[Path | None, dict[str, Path], int]:
+    """Reference, systems and scale of --config, once they are made; `given` ones stand beside."""
     from realisvsr_jax import settings
     from realisvsr_jax.evals.benchmark import BenchmarkConfig, prepare
 
-    for name in ("reference", "layout"):
+    for name in ("reference", "layout", "mod_crop"):
         if FLAGS[name].present:
             raise InputError(f"--config decides the {name}; leave --{name} out")
     config = settings.from_mapping(BenchmarkConfig, FLAGS.config.to_dict())
     if twice := given.keys() & {config.ours, *config.baselines}:
         raise InputError(f"--restored: {min(twice)} is a system of --config; name it otherwise")
     made = prepare(config, Path(FLAGS.output))
-    return made.reference, {**made.restored, **given}
+    return made.reference, {**made.restored, **given}, made.scale
 
 
 def named(restored: list[str]) -> dict[str, Path]:

@@ -232,6 +232,11 @@ def test_a_set_that_cannot_be_made_is_one_line(truths, tmp_path, here, arguments
     assert [path.name for path in tmp_path.iterdir()] == ["REDS"]
 
 
+def test_a_missing_input_is_named_before_an_output_that_exists(tmp_path, here):
+    place = ("--input", tmp_path / "missing", "--output", tmp_path)
+    assert here(*place) == (1, [f"error: --input {tmp_path / 'missing'} does not exist"])
+
+
 def test_an_empty_set_and_clips_of_one_name_are_refused(tmp_path, here, source):
     place = ("--input", tmp_path / "gt", "--output", tmp_path / "lq")
     (tmp_path / "gt").mkdir()

@@ -212,14 +212,33 @@ def test_help_opens_with_a_command(monkeypatch, capsys):
     assert "realisvsr_jax.evaluate --restored DIR --reference GT_DIR" in capsys.readouterr().out
 
 
-def test_a_benchmark_goes_from_its_truth_to_the_table(sets, tmp_path, here):
-    options = (f"--config.truth={sets / 'GT'}", "--config.ours=", "--metrics=psnr_rgb")
-    call = ("--config=configs/eval_set.py", *options, "--nopictures", "--output", tmp_path / "out")
-    assert here(*call, "--restored", f"grain={sets / 'noisy'}") == (0, [])
+def test_a_benchmark_goes_from_its_truth_to_the_table(tmp_path, here):
+    """From a truth that the scale does not divide; by hand, --mod_crop does what --config does."""
+    frames = read_video(FOOTAGE / "mouse.mp4", 0, 2).frames[:, :67]
+    for folder, clip in (("GT", frames), ("grain", frames[:, :64] ^ 4)):
+        (tmp_path / folder).mkdir()
+        write_video(tmp_path / folder / "mouse.mkv", clip, lossless=True)
+    names = ("--metrics=psnr_rgb", "--nopictures")
+    options = (f"--config.truth={tmp_path / 'GT'}", "--config.ours=", *names)
+    call = ("--config=configs/eval_set.py", *options, "--output", tmp_path / "out")
+    assert here(*call, "--restored", tmp_path / "grain") == (0, [])
     data = json.loads((tmp_path / "out" / "report" / "scores.json").read_text())
     assert list(data["systems"]) == ["bicubic", "grain"]
     assert data["systems"]["bicubic"]["mean"]["psnr_rgb"] < 40
+    expected = 20 * np.log10(255 / 4)
+    assert data["systems"]["grain"]["mean"]["psnr_rgb"] == pytest.approx(expected, abs=0.01)
     assert (tmp_path / "out" / "low" / "manifest.json").is_file()
+    table = (tmp_path / "out" / "report" / "table.md").read_text()
+    assert "cropped to multiples of 4 pixels at the bottom and the right in 1 of 1 clips" in table
+
+    place = ("--restored", tmp_path / "grain", "--reference", tmp_path / "GT", *names)
+    status, errors = here(*place, "--output", tmp_path / "report")
+    assert status == 1
+    assert "mouse.mkv is 128×67; " in errors[0]
+    assert "--mod_crop 4" in errors[0]
+    assert here(*place, "--output", tmp_path / "report", "--mod_crop=4") == (0, [])
+    again = json.loads((tmp_path / "report" / "scores.json").read_text())
+    assert again["systems"]["grain"]["mean"] == data["systems"]["grain"]["mean"]
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ def degrade_one(name: str, frames: Frames, recipe: Recipe) -> tuple[np.ndarray, 
 
 def _survey(clips: Mapping[str, Path], scale: int) -> None:
     """Raises InputError for the first clip that cannot be used, as far as a look at it shows."""
-    uneven = deep = 0
+    uneven: list[str] = []
+    deep = 0
     for name, path in clips.items():
         for above in Path(name).parents:
             outer = clips.get(above.as_posix())
@@ -141,13 +142,14 @@ def _survey(clips: Mapping[str, Path], scale: int) -> None:
             raise InputError(
                 f"{path}: frames of {info.width}×{info.height} are below scale {scale}"
             )
-        uneven += bool(info.height % scale or info.width % scale)
+        if info.height % scale or info.width % scale:
+            uneven.append(name)
         deep += info.bit_depth > 8
     if uneven:
         log.info(
-            "%d clips have sides that do not divide by %d: their truth is cropped at the top "
-            "left, to the `truth` of the manifest",
-            *(uneven, scale),
+            "%d of %d clips, %s first, have sides that %d does not divide: their last rows and "
+            "columns are left out; `evaluate --mod_crop %d` leaves them out of the truth",
+            *(len(uneven), len(clips), uneven[0], scale, scale),
         )
     if deep:
         log.info("%d clips have more than 8 bits a channel, and are read as 8", deep)

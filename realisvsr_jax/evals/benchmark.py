@@ -63,10 +63,14 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class Made:
-    """The folders of a benchmark that is ready to be scored; no reference without a truth."""
+    """The folders of a benchmark that is ready to be scored; no reference without a truth.
+
+    The reference counts up to multiples of `scale`: the rest was cropped before it was degraded.
+    """
 
     reference: Path | None
     restored: Mapping[str, Path]
+    scale: int
 
 
 def check(config: BenchmarkConfig) -> None:
@@ -117,7 +121,7 @@ def prepare(config: BenchmarkConfig, output: Path, workers: int | None = None) -
         baselines.enlarge_set(low, restored[name], name, enlarge, workers=workers)
     if config.ours:
         _restore(config, low, restored[config.ours])
-    return Made(reference, restored)
+    return Made(reference, restored, config.scale)
 
 
 def _begin(config: BenchmarkConfig, output: Path) -> None:

@@ -35,11 +35,14 @@ class Settings:
     """What is scored, and how.
 
     `pyiqa` is a Python interpreter, `dover` is "PYTHON:FOLDER". `window` and `window_overlap` are
-    those of the restoration, in frames. `row` is the temporal profile's, as a share of the height.
+    those of the restoration, in frames. The reference's sides are cropped to multiples of
+    `mod_crop`, as those of the ground truth are where it is degraded. `row` is the temporal
+    profile's, as a share of the height.
     """
 
     metrics: tuple[str, ...] = columns.DEFAULT
     upscale_bicubic: bool = False
+    mod_crop: int = 1
     pyiqa: str | None = None
     dover: str | None = None
     window: int | None = None
@@ -153,7 +156,9 @@ def _pairs(
     paths: Mapping[str, Mapping[str, Path]], truth: Mapping[str, Path] | None, settings: Settings
 ) -> dict[str, dict[str, Pair]]:
     """All that are scored; every clip is looked at, and each reference once."""
-    references: dict[str, Footage] = {name: look(path) for name, path in (truth or {}).items()}
+    references: dict[str, Footage] = {
+        name: look(path, settings.mod_crop) for name, path in (truth or {}).items()
+    }
     found: dict[str, dict[str, Pair]] = {}
     for system, clips in paths.items():
         found[system] = {

@@ -27,7 +27,9 @@ class Footage:
     """One clip of one side: a video or a folder of pictures.
 
     `lossy` says what was lost when it was written, "" where nothing was. `version` changes when
-    the files do: their paths, sizes and times. `deep` is more than 8 bits a channel.
+    the files do: their paths, sizes and times. `deep` is more than 8 bits a channel. Its frames
+    are `height` × `width`, cropped to that at the bottom and the right from `whole`, if that is
+    another size.
     """
 
     path: Path
@@ -37,11 +39,17 @@ class Footage:
     deep: bool
     lossy: str
     version: str
+    whole: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""
         return self.height, self.width
+
+    @property
+    def cropped(self) -> bool:
+        """Whether the file's frames are larger than what is taken of them."""
+        return self.whole not in (None, self.size)
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,11 @@ class Pair:
         return (self.reference or self.restored).size
 
 
-def look(path: Path) -> Footage:
-    """What a clip is; raises InputError for whatever is no readable video or folder."""
+def look(path: Path, mod_crop: int = 1) -> Footage:
+    """What a clip is, its sides cropped to multiples of `mod_crop`.
+
+    Raises InputError for whatever is no readable video or folder, or smaller than that.
+    """
     info = probe(path)
     if path.is_dir():
         pictures = list_frames(path)
@@ -73,7 +84,14 @@ def look(path: Path) -> Footage:
     else:
         frames, files, lossy = count_frames(path), [path], _lost(path, info.pix_fmt)
     deep = info.bit_depth > 8
-    return Footage(path, frames, info.height, info.width, deep, lossy, _version(files))
+    whole = info.height, info.width
+    height, width = _multiples(whole, mod_crop)
+    if not (height and width):
+        raise InputError(
+            f"{path} is {info.width}×{info.height}, smaller than --mod_crop {mod_crop}"
+        )
+    version = _version(files) if (height, width) == whole else f"{_version(files)}-{mod_crop}"
+    return Footage(path, frames, height, width, deep, lossy, version, whole)
 
 
 def matched(
@@ -126,6 +144,9 @@ def pair(name: str, restored: Footage, reference: Footage | None, enlarge: bool 
         smaller = h <= height and w <= width
         same = abs(h * width - w * height) <= max(height, width)
         advice = "; --upscale_bicubic enlarges it" if smaller and same else ""
+        divisors = (n for n in (4, 2, 3, 8, 16) if _multiples(reference.size, n) == restored.size)
+        if divisor := next(divisors, 0):
+            advice = f"; --mod_crop {divisor} crops the reference to that"
         if not (enlarge and smaller and same):
             raise InputError(
                 f"clip {name}: {restored.path} is {w}×{h}, {reference.path} is {width}×{height}; "
@@ -161,10 +182,11 @@ def _frames(footage: Footage, deep: bool) -> Iterator[np.ndarray]:
     count, largest = 0, 0
     for frame, _ in stream:
         count += 1
-        if frame.shape[:2] != footage.size:
+        if frame.shape[:2] != (footage.whole or footage.size):
             raise InputError(
                 f"{footage.path}: frame {count - 1} is {frame.shape[1]}×{frame.shape[0]}"
             )
+        frame = frame[: footage.height, : footage.width]
         if deep:
             largest = max(largest, int(frame.max()))
             frame = frame.astype(np.float32) / 32767.5 - 1
@@ -241,6 +263,11 @@ def _golomb(bits: Iterator[str]) -> int:
         if zeros > 31:
             raise StopIteration
     return (1 << zeros) - 1 + int("0" + "".join(next(bits) for _ in range(zeros)), 2)
+
+
+def _multiples(size: tuple[int, int], of: int) -> tuple[int, int]:
+    """Both sides rounded down."""
+    return size[0] - size[0] % of, size[1] - size[1] % of
 
 
 def _version(files: list[Path]) -> str:

@@ -68,7 +68,13 @@ def general(found: Comparison) -> list[str]:
             reason = next(iter(found.systems.values()))[left].absent[metric]
             some = f"{len(scored)} of {len(clips)} clips; {left} {reason}"
             texts.append(f"{column.label} ({column.detail}): over {some}.")
-    lossy = sorted({c.footage.reference.lossy for c in clips if c.footage.reference} - {""})
+    references = [c.footage.reference for c in clips if c.footage.reference]
+    if cropped := sum(reference.cropped for reference in references):
+        texts.append(
+            f"The reference is cropped to multiples of {found.settings.mod_crop} pixels at the "
+            f"bottom and the right in {cropped} of {len(clips)} clips."
+        )
+    lossy = sorted({reference.lossy for reference in references} - {""})
     if lossy:
         texts.append(f"The reference itself is lossy: {', '.join(lossy)}.")
     return texts

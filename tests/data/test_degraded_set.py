@@ -70,8 +70,8 @@ def test_each_clip_is_what_its_plan_makes_of_the_truth(truths, tmp_path, caplog)
     with caplog.at_level(logging.INFO):
         make(truths, low)
     assert caplog.messages == [
-        "1 clips have sides that do not divide by 2: their truth is cropped at the top left, to "
-        "the `truth` of the manifest"
+        "1 of 3 clips, walk.01 first, have sides that 2 does not divide: their last rows and "
+        "columns are left out; `evaluate --mod_crop 2` leaves them out of the truth"
     ]
     manifest = read_manifest(low)
     assert list(manifest["clips"]) == ["city", "day/bus", "walk.01"]

@@ -90,6 +90,23 @@ def test_lengths_and_sizes_that_differ_stop_with_both(tmp_path):
             pair("x", other, truth, enlarge=True)
 
 
+def test_the_reference_is_cropped_to_multiples_on_request(tmp_path):
+    frames = clip(2, 35, 50)
+    path = folder(tmp_path / "gt", frames)
+    restored = look(folder(tmp_path / "ours", frames[:, :32, :48]))
+    with pytest.raises(InputError, match=r"ours is 48×32, .*gt is 50×35; .*; --mod_crop 4 crops"):
+        pair("x", restored, look(path))
+    truth = look(path, 4)
+    assert truth.size == (32, 48)
+    assert truth.cropped
+    assert truth.version != look(path).version
+    for ours, reference in frames_of(pair("x", restored, truth)):
+        np.testing.assert_array_equal(ours, reference)
+    assert look(folder(tmp_path / "even", clip()), 4) == look(tmp_path / "even")
+    with pytest.raises(InputError, match=r"gt is 50×35, smaller than --mod_crop 40"):
+        look(path, 40)
+
+
 def test_bicubic_is_the_projects_own(tmp_path):
     small = clip(2, 16, 24)
     truth = look(folder(tmp_path / "gt", clip(2)))
