@@ -1,5 +1,6 @@
 """Whether a restored clip lies where its reference does: by how many pixels it is shifted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -9,6 +10,7 @@ from realisvsr_jax.evals.fidelity import luma
 
 REACH = 4  # pixels each way that are searched
 NOTICED = 0.1  # pixels, of the sub-pixel shift; below, noise and blur may be the reason
+GAIN = 0.1  # dB; what is nearly flat fits as well, or as badly, anywhere
 SAMPLES = 5  # frames of a clip
 
 
@@ -16,11 +18,14 @@ SAMPLES = 5  # frames of a clip
 class Shift:
     """Pixels to the right and down that the restored clip lies from its reference.
 
-    `whole` is the integer shift of least squared error; `fine` the sub-pixel one.
+    `whole` is the integer shift of least squared error, (0, 0) where no other inside the reach
+    is better by GAIN; `fine` the sub-pixel one, and `gain` what its undoing is worth: dB of PSNR
+    of the pictures, smoothed.
     """
 
     whole: tuple[int, int]
     fine: tuple[float, float]
+    gain: float
 
     @property
     def right(self) -> float:
@@ -35,7 +40,7 @@ class Shift:
     @property
     def noticed(self) -> bool:
         """Whether it is worth a warning."""
-        return self.whole != (0, 0) or max(map(abs, self.fine)) >= NOTICED
+        return self.gain >= GAIN and max(map(abs, self.fine)) >= NOTICED
 
 
 class Alignment:
@@ -57,41 +62,38 @@ class Alignment:
             for right in range(2 * REACH + 1):
                 part = a[down : down + inner.shape[0], right : right + inner.shape[1]]
                 self._errors[down, right] += float(np.square(part - inner).mean())
-        self._pairs.append((a, b))
+        # Both are smoothed alike, so that their different sharpness matters less.
+        self._pairs.append((cv2.GaussianBlur(a, (0, 0), 1.5), cv2.GaussianBlur(b, (0, 0), 1.5)))
 
     def shift(self) -> Shift | None:
         """None where no frame is large enough, or all are flat."""
         if not self._pairs or np.ptp(self._errors) == 0:
             return None
         down, right = np.unravel_index(np.argmin(self._errors), self._errors.shape)
-        if self._errors[down, right] == self._errors[REACH, REACH]:
-            down = right = REACH  # of equally good ones, none
-        whole = int(right) - REACH, int(down) - REACH
-        found = [_refined(*pair, whole) for pair in self._pairs]
-        x, y = np.median(found, axis=0)
-        return Shift(whole, (float(x), float(y)))
+        gain = _decibels(self._errors[REACH, REACH], self._errors[down, right])
+        at_the_rim = {int(down), int(right)} & {0, 2 * REACH}
+        whole = (0, 0) if at_the_rim or gain < GAIN else (int(right) - REACH, int(down) - REACH)
+        x, y = np.median([_refined(*pair, whole) for pair in self._pairs], axis=0)
+        before = sum(_error(*pair, (0.0, 0.0)) for pair in self._pairs)
+        after = sum(_error(*pair, (x, y)) for pair in self._pairs)
+        return Shift(whole, (float(x), float(y)), _decibels(before, after))
+
+
+def _decibels(before: float, after: float) -> float:
+    """By how much a squared error fell."""
+    return float(10 * np.log10((before + 1e-9) / (after + 1e-9)))
 
 
 def _refined(a: np.ndarray, b: np.ndarray, whole: tuple[int, int]) -> tuple[float, float]:
     """Sub-pixel shift by Gauss-Newton from the integer one (Lucas and Kanade 1981).
 
-    Both are smoothed alike first, so that their different sharpness matters less.
+    The integer one where it leaves that by more than a pixel: then there is none to be found.
     """
-    a, b = (cv2.GaussianBlur(image, (0, 0), 1.5) for image in (a, b))
-    edge = REACH + 4
-    inner = np.s_[edge:-edge, edge:-edge] if min(b.shape) > 3 * edge else np.s_[:, :]
     shift = np.array(whole, np.float64)
     for _ in range(8):
-        move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
-        moved = cv2.warpAffine(
-            *(a, move, a.shape[::-1]),
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        gx, gy = (
-            np.gradient(moved, axis=1)[inner].ravel(),
-            np.gradient(moved, axis=0)[inner].ravel(),
-        )
+        moved = _moved(a, shift)
+        inner = _inner(b)
+        gx, gy = (np.gradient(moved, axis=axis)[inner].ravel() for axis in (1, 0))
         difference = (b - moved)[inner].ravel()
         normal = np.array([[gx @ gx, gx @ gy], [gx @ gy, gy @ gy]], np.float64)
         if np.linalg.cond(normal) > 1e6:
@@ -100,5 +102,25 @@ def _refined(a: np.ndarray, b: np.ndarray, whole: tuple[int, int]) -> tuple[floa
         shift += np.clip(step, -1, 1)
         if np.abs(step).max() < 1e-3:
             break
-    shift = np.clip(shift, -REACH - 1, REACH + 1)
+    if np.abs(shift - whole).max() > 1:
+        return float(whole[0]), float(whole[1])
     return float(shift[0]), float(shift[1])
+
+
+def _error(a: np.ndarray, b: np.ndarray, shift: Sequence[float]) -> float:
+    """Mean squared, once the shift is undone."""
+    return float(np.square((b - _moved(a, shift))[_inner(b)]).mean())
+
+
+def _moved(a: np.ndarray, shift: Sequence[float] | np.ndarray) -> np.ndarray:
+    return cv2.warpAffine(
+        *(a, np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float64), a.shape[::-1]),
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def _inner(b: np.ndarray) -> tuple[slice, slice]:
+    """What no shift brings a border into, where there is so much."""
+    edge = REACH + 4
+    return np.s_[edge:-edge, edge:-edge] if min(b.shape) > 3 * edge else np.s_[:, :]

@@ -27,7 +27,7 @@ from realisvsr_jax.evals.temporal import border_score, window_borders
 log = logging.getLogger(__name__)
 
 LEDGER = "scores.jsonl"
-_FORMAT = 1  # of what the ledger has; another one does not count
+_FORMAT = 2  # of what the ledger has; another one does not count
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,11 @@ def _clip(found: Found, footage: Pair, settings: Settings, media: Media | None) 
         found["flicker"] = _flicker(changes, footage, settings)
     absent = {name: v["absent"] for name, v in found.items() if isinstance(v, dict)}
     scores = {name: float(found[name]) for name in settings.metrics if name not in absent}
-    shift = None if "absent" in moved else Shift(tuple(moved["whole"]), tuple(moved["fine"]))
+    shift = (
+        None
+        if "absent" in moved
+        else Shift(tuple(moved["whole"]), tuple(moved["fine"]), moved["gain"])
+    )
     return ClipScores(scores, absent, shift, footage, media if settings.pictures else None)
 
 

@@ -6,7 +6,7 @@ the metrics' names, behind the last; a score that a clip cannot have is a reason
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -215,7 +215,7 @@ class _Shift:
         shift = self._alignment.shift()
         if shift is None:
             return {SHIFT: {"absent": "too small or flat"}}
-        return {SHIFT: {"whole": list(shift.whole), "fine": list(shift.fine)}}
+        return {SHIFT: asdict(shift)}
 
 
 class _Program:

@@ -46,3 +46,23 @@ def test_flat_and_small_frames_have_no_shift():
     flat = np.full((64, 64, 3), 99, np.uint8)
     assert shift_of(flat, flat) is None
     assert shift_of(flat[:8, :8], flat[:8, :8]) is None
+
+
+def test_what_fits_everywhere_alike_is_not_shifted():
+    """A nearly flat picture and noise: the least error lies somewhere, and means nothing."""
+    rng = np.random.default_rng(0)
+    flat = cv2.GaussianBlur(rng.normal(128, 40, (96, 128, 3)), (0, 0), 9).clip(0, 255)
+    restored = flat + cv2.GaussianBlur(rng.normal(0, 40, flat.shape), (0, 0), 2)
+    shift = shift_of(restored, flat)
+    assert not shift.noticed
+    assert shift.whole == (0, 0)
+
+
+def test_a_shift_of_noisy_and_blurred_content_is_found():
+    rng = np.random.default_rng(0)
+    restored = cv2.GaussianBlur(shifted(1.0, -2.0), (0, 0), 1.5) + rng.normal(0, 12, PICTURE.shape)
+    shift = shift_of(restored)
+    assert shift.noticed
+    assert shift.whole == (1, -2)
+    np.testing.assert_allclose(shift.fine, (1, -2), atol=0.05)
+    assert shift.gain > 3

@@ -25,7 +25,7 @@ def scores(psnr, lpips, small=False, lossy="", shift=(0.0, 0.0), absent=None):
     reasons = {"dover": "not asked for"} | (absent or {})
     for name in absent or {}:
         del found[name]
-    return ClipScores(found, reasons, Shift((round(shift[0]), 0), shift), footage)
+    return ClipScores(found, reasons, Shift((round(shift[0]), 0), shift, 3.0), footage)
 
 
 @pytest.fixture
