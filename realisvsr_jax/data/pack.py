@@ -83,7 +83,7 @@ def _say(manifest: dict[str, Any], folder: Path) -> None:
     repeated = [entry for entry in manifest["left_out"] if "same_as" in entry]
     if repeated:
         log.info(
-            "%d of them there twice are left out, such as %s, which is %s; --keep_duplicates "
+            "left out: %d that are there twice, such as %s, which is %s; --keep_duplicates "
             "keeps them",
             *(len(repeated), repeated[0]["name"], repeated[0]["same_as"]),
         )

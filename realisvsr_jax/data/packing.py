@@ -68,6 +68,9 @@ def pack(
     if not overwrite and (target / records.MANIFEST).is_file():
         manifest = records.read_manifest(target)
         _check_settings(target, settings, manifest["packed"])
+        for shard in manifest["shards"]:
+            if damage := records.readable(target / shard["name"], shard)[1]:
+                raise InputError(f"{target / shard['name']} {damage}; --overwrite packs all anew")
         shutil.rmtree(target / records.UNFINISHED, ignore_errors=True)
         return manifest
     notes = target / records.UNFINISHED / "settings.json"

@@ -88,7 +88,7 @@ def index_records(folder: Path) -> tuple[list[SourceClip], int]:
     table = open_table(folder)
     lost = np.zeros(table.total, bool)
     for shard, start in zip(table.shards, table.starts):
-        count, reason = _readable(folder / shard["name"], shard)
+        count, reason = readable(folder / shard["name"], shard)
         lost[start + count : start + shard["clips"]] = True
         if reason:
             log.warning(
@@ -103,7 +103,7 @@ def index_records(folder: Path) -> tuple[list[SourceClip], int]:
     return [RecordClip(table, *row) for row in rows], table.total
 
 
-def _readable(path: Path, shard: dict[str, Any]) -> tuple[int, str]:
+def readable(path: Path, shard: dict[str, Any]) -> tuple[int, str]:
     """How many clips of a shard can be read, and why not all of them."""
     if not path.is_file():
         return 0, "is missing"

@@ -109,6 +109,20 @@ def test_a_shard_ends_at_so_many_bytes(videos, tmp_path):
     assert [shard["clips"] for shard in manifest["shards"]] == [1] * 4
 
 
+def test_a_damaged_shard_is_no_finished_packing(videos, tmp_path):
+    target = tmp_path / "records"
+    manifest = pack(videos, target)
+    whole = contents(target)
+    shard = target / manifest["shards"][0]["name"]
+    os.truncate(shard, 3000)
+    with pytest.raises(
+        InputError, match=r"array_record is cut short at 3,000 of .* packs all anew"
+    ):
+        pack(videos, target)
+    pack(videos, target, overwrite=True)
+    assert contents(target) == whole
+
+
 def test_what_was_killed_goes_on_to_the_same_bytes(tmp_path):
     videos, target = tmp_path / "videos", tmp_path / "killed"
     for k in range(12):
@@ -170,7 +184,7 @@ def test_what_is_there_twice_is_named_and_left_out(videos, tmp_path, caplog):
     copy(videos / "z.mp4", b"one")
     caplog.set_level(logging.INFO)
     assert run("--input", videos, "--output", tmp_path / "once") == 0
-    assert "1 of them there twice are left out, such as z.mp4, which is a.mp4" in caplog.text
+    assert "left out: 1 that are there twice, such as z.mp4, which is a.mp4" in caplog.text
     manifest = records.read_manifest(tmp_path / "once")
     assert [(clip["name"], clip["same_as"]) for clip in manifest["left_out"]] == [
         ("z.mp4", "a.mp4")
