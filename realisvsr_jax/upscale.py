@@ -105,6 +105,8 @@ def main() -> int:
     try:
         with _Bar() as bar:
             if FLAGS.dry_run:
+                if not folder.holds_videos(FLAGS.input):
+                    single.check_place(request)
                 _show_plans(folder.requests(request), weights)
             elif folder.holds_videos(FLAGS.input):
                 folder.restore_folder(request, weights, share=share, progress=bar, say=bar.say)
@@ -274,9 +276,11 @@ class _Bar:
 
     def say(self, output: str, report: Any) -> None:
         """The last line of a video."""
+        from realisvsr_jax.jobs.plan import counted
+
         self._end()
         height, width = report.size
-        made = f"{report.frames} frames of {width}×{height}"
+        made = f"{counted(report.frames, 'frame')} of {width}×{height}"
         log.info("%s: %s in %.1f s", output, made, report.seconds)
 
     def _end(self) -> None:

@@ -434,19 +434,36 @@ def test_a_dry_run_prints_the_plan_reads_no_weights_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
+def test_a_dry_run_refuses_what_the_run_would(clip, tmp_path, run):
+    """A folder that is not there, an output that is; --resume with nothing to go on with."""
+    place = ["--input", clip, "--scale", 1, "--dry-run"]
+    status, errors = run(*place, "--output", tmp_path / "missing" / "out.mp4")
+    assert (status, len(errors)) == (1, 1)
+    assert "missing does not exist; create it first" in errors[0]
+    (tmp_path / "out.mp4").write_bytes(b"mine")
+    status, errors = run(*place, "--output", tmp_path / "out.mp4")
+    assert (status, len(errors)) == (1, 1)
+    assert "out.mp4 exists; name another output, or add --overwrite" in errors[0]
+    status, errors = run(*place, "--output", tmp_path / "out.mp4", "--resume")
+    assert (status, len(errors)) == (1, 1)
+    assert "no unfinished job for it to go on with" in errors[0]
+
+
 def test_seams_are_explained_by_the_picture_without_tiles(clip, tmp_path, run):
     place = ["--input", clip, "--frames", 1, "--explain-seams"]
     assert run(*place, "--tile", "24x24", "--height", 40) == (0, [])
     lines = run.out.splitlines()
-    assert lines[0] == "1 frames of 40×60, with tiles and without"
+    assert lines[0] == "1 frame of 60×40, with tiles and without"
     assert lines[1].startswith("borders at rows 16, 24")
-    ratio = re.fullmatch(r"ratio ([\d.]+): (within 5%, they do not show|they may show)", lines[3])
+    ratio = re.fullmatch(r"ratio ([\d.]+) ± ([\d.]+): (.*)", lines[3])
     assert ratio is not None
-    assert (float(ratio[1]) <= 1.05) == ("within" in ratio[2])
+    score, error = float(ratio[1]), float(ratio[2])
+    assert ("within 5%, they do not show" in ratio[3]) == (score <= 1.05)
+    assert (ratio[3] == "they show") == (score - 2 * error > 1.05)
     status, errors = run(*place, "--scale", 1)
     assert (status, len(errors)) == (1, 1)
     assert (
-        "its result of 8×12 is one tile, which has no borders; give a smaller --tile" in errors[0]
+        "its result of 12×8 is one tile, which has no borders; give a smaller --tile" in errors[0]
     )
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
@@ -478,7 +495,7 @@ def test_a_folder_of_videos(clip, tmp_path, run, enlarger):
         (["--scale", "2", "--height", "9"], "--scale and --height both say how large the result"),
         (["--resume", "--overwrite"], "--resume goes on, --overwrite begins anew; give one of"),
         (["--process_id", "1"], "--process_id and --num_processes go together: give both"),
-        (["--height", "4"], "scale is 0.5; give 1 or more"),
+        (["--height", "4"], "--height 4 is less than the input's 8; give that or more"),
     ],
 )
 def test_options_that_contradict_each_other(clip, tmp_path, run, monkeypatch, arguments, message):

@@ -114,9 +114,10 @@ class Plan:
         info, (height, width) = self.survey.info, self.outlook.size
         tracks = [name for name in ("audio", "subtitles") if getattr(info, f"has_{name}")]
         beside = f", with {' and '.join(tracks)}" if tracks else ""
+        rate = f"{float(info.rate):.5g} a second, " if self.survey.frames > 1 else ""
         yield (
-            f"{self.source}: {self.survey.frames:,} frames of {info.width}×{info.height}, "
-            f"{float(info.rate):.5g} a second, {info.pix_fmt}{beside}"
+            f"{self.source}: {counted(self.survey.frames, 'frame')} of {info.width}×{info.height}, "
+            f"{rate}{info.pix_fmt}{beside}"
         )
         coding = self.form.coding
         how = f"{coding.codec}, CRF {coding.crf}" if not coding.lossless else "lossless"
@@ -125,17 +126,17 @@ class Plan:
         scenes = len({step.first for step in self.steps})
         passes = sum(self.outlook.needs(len(scene)).passes for scene in self.survey.scenes())
         yield (
-            f"{scenes:,} scene{'s' * (scenes != 1)}, {len(self.steps):,} "
-            f"window{'s' * (len(self.steps) != 1)} of up to {self.longest} frames, "
-            f"{self.needs.tiles}; {passes:,} passes of the network"
+            f"{counted(scenes, 'scene')}, {counted(len(self.steps), 'window')} "
+            f"of up to {counted(self.longest, 'frame')}, {self.needs.tiles}; "
+            f"{passes:,} passes of the network"
         )
         if self.needs.device_limit is not None:
             limit = size(self.needs.device_limit)
             yield f"memory of a device about {size(self.needs.device)} of {limit}"
-        low, high = self.disk_bytes()
+        disk = " to ".join(dict.fromkeys(map(size, self.disk_bytes())))
         yield (
             f"memory of the host about {size(self.host_bytes)}, {size(free_memory())} are free; "
-            f"disk {size(low)} to {size(high)}, {size(_free_disk(job))} are free; kept in {job} "
+            f"disk {disk}, {size(_free_disk(job))} are free; kept in {job} "
             "until it is done"
         )
 
@@ -209,6 +210,11 @@ def size(count: int | float) -> str:
         count /= 1000
         del units[0]
     return f"{count:.3g} {units[0]}"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 frame, 1,200 frames."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _free_disk(job: Path) -> int:

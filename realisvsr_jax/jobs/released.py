@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from realisvsr_jax.errors import InputError
 from realisvsr_jax.jobs.scene import Needs, Outlook
 from realisvsr_jax.sampling import restore
 from realisvsr_jax.sampling.layout import Layout, make_layout
@@ -79,6 +80,10 @@ class Released:
     def _options_for(self, info: VideoInfo) -> Options:
         if self._height is None:
             return self._options
+        if self._height < info.height:
+            raise InputError(
+                f"--height {self._height} is less than the input's {info.height}; give that or more"
+            )
         return dataclasses.replace(self._options, scale=self._height / info.height)
 
     def _needs(self, info: VideoInfo, options: Options, frames: int) -> Needs:

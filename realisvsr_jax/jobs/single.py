@@ -77,7 +77,7 @@ def restore_file(
     """
     began = time.monotonic()
     target = Path(os.path.realpath(request.output))
-    _check_place(request, target)
+    check_place(request)
     info = glance(request, weights)
     with journal.opened(
         target, request.identity(), resume=request.resume, overwrite=request.overwrite
@@ -165,13 +165,19 @@ def make_plan(request: Request, found: Survey, weights: Weights) -> Plan:
     )
 
 
-def _check_place(request: Request, target: Path) -> None:
+def check_place(request: Request) -> None:
     """As `check_output`; a resumed job may find what it was begun to replace, or its own output."""
+    target = Path(os.path.realpath(request.output))
     if request.resume and request.overwrite:
         raise InputError("--resume goes on, --overwrite begins anew; give one of them")
     if not os.path.exists(request.input):
         raise InputError(f"{request.input}: no such file; check the path")
     resumed = request.resume and (journal.folder_of(target) / "plan.json").exists()
+    if request.resume and not resumed and target.is_file():
+        raise InputError(
+            f"{request.output} exists, and there is no unfinished job for it to go on with; name "
+            "another output, or begin anew with --overwrite"
+        )
     _check_output(request, request.overwrite or resumed)
 
 

@@ -1,5 +1,6 @@
 """Whether tiles and windows show: what changes at their borders against what changes elsewhere."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +23,14 @@ class Lines:
 
 @dataclass(frozen=True)
 class Score:
-    """Mean absolute change at the borders and elsewhere, in [−1, 1] pixels; 1 is no border."""
+    """Mean absolute change at the borders and elsewhere, in [−1, 1] pixels; 1 is no border.
+
+    `error` is the ratio's standard error, by how much borders differ among themselves.
+    """
 
     at: float
     elsewhere: float
+    error: float = 0.0
 
     @property
     def ratio(self) -> float:
@@ -49,7 +54,13 @@ def seam_score(output: Frames, untiled: Frames, lines: Lines, shift: tuple[int, 
         at.extend(gradient[line - 1] for line in borders)
         shifted = {line + sign * by for line in borders for sign in (-1, 1)} - set(borders)
         elsewhere.extend(gradient[line - 1] for line in shifted if 0 < line <= len(gradient))
-    return Score(*(float(np.mean(found)) if found else 0.0 for found in (at, elsewhere)))
+    found = Score(*(float(np.mean(lines)) if lines else 0.0 for lines in (at, elsewhere)))
+    if not (found.at and found.elsewhere):
+        return found
+    relative = math.hypot(
+        *(np.std(lines) / np.mean(lines) / math.sqrt(len(lines)) for lines in (at, elsewhere))
+    )
+    return dataclasses.replace(found, error=found.ratio * relative)
 
 
 def time_score(

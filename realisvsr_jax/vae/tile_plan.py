@@ -110,8 +110,8 @@ def plan_tiles(
     if not fitting or whole > memory:
         least = max(whole, min(needed.values()))
         raise InputError(
-            f"the VAE needs {least / 1e9:.1f} GB for {size[0]}×{size[1]} pixels in the smallest "
-            f"tiles, {memory / 1e9:.1f} GB are given; give more memory, a smaller batch or a "
+            f"the VAE needs {least / 1e9:.3g} GB for {size[1]}×{size[0]} pixels in the smallest "
+            f"tiles, {memory / 1e9:.3g} GB are given; give more memory, a smaller batch or a "
             "smaller picture"
         )
     return plan_of(

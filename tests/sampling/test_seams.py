@@ -17,6 +17,7 @@ def test_a_step_at_a_border_scores_high_and_noise_scores_one():
     lines = Lines((32,), (32, 64))
     noisy = untiled + rng.normal(0, 0.01, untiled.shape).astype(np.float32)
     assert seam_score(noisy, untiled, lines, (16, 16)).ratio == pytest.approx(1, abs=0.05)
+    assert 0 < seam_score(noisy, untiled, lines, (16, 16)).error < 0.05
     noisy[:, :, 32:64] += 0.1
     assert seam_score(noisy, untiled, lines, (16, 16)).ratio > 3
     same = seam_score(untiled, untiled, lines, (16, 16))
