@@ -35,7 +35,7 @@ def main() -> None:
     from realisvsr_jax.training.settings import from_flag
 
     config = from_flag(FLAGS.config)
-    transform = _latents_of(FLAGS.vae) if FLAGS.vae else None
+    transform, vae = _latents_of(FLAGS.vae) if FLAGS.vae else (None, None)
     bar = tqdm(total=FLAGS.clips, desc=FLAGS.output, unit="pair")
     precomputed.make_shards(
         Path(FLAGS.output),
@@ -45,12 +45,13 @@ def main() -> None:
         transform,
         bar.update,
         FLAGS.pairs,
+        vae,
     )
     bar.close()
 
 
-def _latents_of(release: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function from a batch of byte pairs to their latents, in float16."""
+def _latents_of(release: str) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], str]:
+    """A function from a batch of byte pairs to their latents, in float16; the weights' hash."""
     import jax
     import numpy as np
     from flax import nnx
@@ -59,9 +60,10 @@ def _latents_of(release: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     from realisvsr_jax.resize import to_float
     from realisvsr_jax.training.networks import weights_path
     from realisvsr_jax.training.objectives import enlarged
-    from realisvsr_jax.weights.release import load_vae
+    from realisvsr_jax.weights.release import load_vae, release_hash
 
-    graph, state = nnx.split(load_vae(weights_path(release)))
+    folder = weights_path(release)
+    graph, state = nnx.split(load_vae(folder))
 
     @jax.jit
     def encode(batch: dict[str, Any]) -> tuple[Any, Any]:
@@ -74,7 +76,7 @@ def _latents_of(release: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
             zip(precomputed.LATENTS, (np.asarray(gt, np.float16), np.asarray(lq, np.float16)))
         )
 
-    return transform
+    return transform, release_hash(folder)
 
 
 def run() -> None:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from realisvsr_jax.errors import InputError
@@ -45,6 +46,32 @@ def nearest(key: str, known: typing.Iterable[str]) -> str:
 def to_mapping(settings: Any) -> dict[str, Any]:
     """The JSON-ready inverse of `from_mapping`."""
     return dataclasses.asdict(settings)
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """'NAME was …, now it is …' of the first setting in which two nested mappings differ, or ''.
+
+    Both as JSON has them: a list is equal to a tuple.
+    """
+    flat_old, flat_new = (dict(_flat(json.loads(json.dumps(values)))) for values in (old, new))
+    for name in [*flat_new, *(name for name in flat_old if name not in flat_new)]:
+        before, now = flat_old.get(name), flat_new.get(name)
+        if before != now:
+            return f"{name} was {_short(before)}, now it is {_short(now)}"
+    return ""
+
+
+def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        yield name, values
+        return
+    for key, value in values.items():
+        yield from _flat(value, f"{name} {key}".strip())
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:

@@ -2,10 +2,12 @@
 
 A folder of shards, each a folder of `.npy` files whose first axis is the clip: `gt` and `lq`
 (bytes), or `gt_latent` and `lq_latent` (float16). A shard is written under a temporary name and
-renamed, so a shard that exists is whole, and making the rest goes on where it stopped.
+renamed, so a shard that exists is whole, and making the rest goes on where it stopped: with the
+settings that `pairs.json` beside the shards names, or not at all.
 """
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from realisvsr_jax import settings
 from realisvsr_jax.data.buckets import Bucket
+from realisvsr_jax.data.degradation.ops import REVISION
 from realisvsr_jax.data.pipeline import DataConfig, make_batches
 from realisvsr_jax.errors import InputError
+from realisvsr_jax.files import replacing
+from realisvsr_jax.video.writing import room
 
 Arrays = Mapping[str, np.ndarray]
 PIXELS, LATENTS = ("gt", "lq"), ("gt_latent", "lq_latent")
+RECIPE = "pairs.json"
 
 
 def shard_path(folder: str | Path, number: int) -> Path:
@@ -45,14 +52,16 @@ def make_shards(
     transform: Callable[[dict[str, Any]], Arrays] | None = None,
     progress: Callable[[int], object] | None = None,
     pairs: str | Path | None = None,
+    vae: str | None = None,
 ) -> None:
     """Makes the shards of `folder` that are not there yet, `clips` pairs in all.
 
     Pairs are those that `make_batches` gives to a run with this data section, or the beginnings
     (in time, height and width) of those stored in the folder `pairs`; `transform` turns a batch
-    into the arrays to store, which are its bytes where it is None. `progress` is given the
-    number of pairs each time some are done. Raises InputError for more than one bucket, for
-    numbers that the batch does not divide, and for too few or too small stored pairs.
+    into the arrays to store, which are its bytes where it is None; `vae` is the hash of the
+    weights in it. `progress` is given the number of pairs each time some are done. Raises
+    InputError for more than one bucket, for numbers that the batch does not divide, for too few or
+    too small stored pairs, and for a folder whose shards were made with other settings.
     """
     batch_size = config.batch_size
     if len(config.buckets) != 1:
@@ -62,6 +71,7 @@ def make_shards(
             f"{clips} pairs in shards of {shard_size} and batches of {batch_size}: each must "
             "divide the one before"
         )
+    _check_recipe(folder, _recipe(config, shard_size, pairs, vae))
     # Shards are made in order, so those that are there are the first ones.
     done = sum(shard_path(folder, number).exists() for number in range(clips // shard_size))
     left = clips // shard_size - done
@@ -80,6 +90,35 @@ def make_shards(
             _report(progress, batch_size)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         write_shard(folder, number, arrays)
+
+
+def _recipe(
+    config: DataConfig, shard_size: int, pairs: str | Path | None, vae: str | None
+) -> dict[str, Any]:
+    """All that decides the arrays of a shard, but for the contents of the sources."""
+    data = settings.to_mapping(config)
+    del data["workers"], data["batch_size"]
+    taken = None if pairs is None else str(pairs)
+    return {"data": data, "shard": shard_size, "pairs": taken, "vae": vae, "revision": REVISION}
+
+
+def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
+    """Writes it down in a new folder; raises InputError where there are shards of another."""
+    path, anew = folder / RECIPE, "; name another --output, or remove this one"
+    if not any(folder.glob("shard-*")):
+        with room(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as partial:
+                partial.write_text(json.dumps(recipe, indent=1) + "\n")
+        return
+    try:
+        old = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder} has shards, but no {RECIPE} says how they were made{anew}"
+        ) from error
+    if changed := settings.difference(old, recipe):
+        raise InputError(f"{folder} was made with other settings: {changed}{anew}")
 
 
 def _stored(

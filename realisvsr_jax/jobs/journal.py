@@ -23,6 +23,7 @@ import numpy as np
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.files import append_lines, replacing, sync
 from realisvsr_jax.jobs.survey import Survey
+from realisvsr_jax.settings import difference
 from realisvsr_jax.video.encoding import SEGMENT
 from realisvsr_jax.video.writing import room
 
@@ -142,10 +143,10 @@ class Journal:
             )
         old = json.loads(path.read_text())
         self.replaces = old["replaces"]
-        difference = _difference(old["command"], json.loads(json.dumps(identity)))
-        if difference:
+        changed = difference(old["command"], identity)
+        if changed:
             raise InputError(
-                f"{self.folder} is of another command: {difference}; give the same, or --overwrite "
+                f"{self.folder} is of another command: {changed}; give the same, or --overwrite "
                 "to begin anew"
             )
         lines = self.folder / "windows.jsonl"
@@ -225,29 +226,6 @@ def _locked(folder: Path) -> IO[str]:
         except FileNotFoundError:
             pass
         file.close()
-
-
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The first setting in which two commands differ, in words."""
-    flat_old, flat_new = dict(_flat(old)), dict(_flat(new))
-    for name in [*flat_new, *(name for name in flat_old if name not in flat_new)]:
-        before, now = flat_old.get(name), flat_new.get(name)
-        if before != now:
-            return f"{name} was {_short(before)}, now it is {_short(now)}"
-    return ""
-
-
-def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(values, dict):
-        yield name, values
-        return
-    for key, value in values.items():
-        yield from _flat(value, f"{name} {key}".strip())
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 def _write_json(path: Path, data: Any) -> None:

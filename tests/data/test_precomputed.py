@@ -55,6 +55,41 @@ def test_making_goes_on_where_it_stopped(tmp_path):
     assert shard_path(tmp_path, 0).stat().st_mtime_ns == kept
 
 
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"seed": 1}, "data seed was 0, now it is 1"),
+        ({"degradation": "light"}, "data degradation was paper, now it is light"),
+        ({"buckets": ((1, 96, 96),)}, "data buckets was"),
+    ],
+)
+def test_pairs_of_other_settings_are_never_mixed(tmp_path, changed, line):
+    make_shards(tmp_path, CONFIG, 4, 4)
+    with pytest.raises(InputError, match=f"was made with other settings: {line}"):
+        make_shards(tmp_path, dataclasses.replace(CONFIG, **changed), 8, 4)
+    with pytest.raises(InputError, match="shard was 4, now it is 8"):
+        make_shards(tmp_path, CONFIG, 8, 8)
+    with pytest.raises(InputError, match="vae was None, now it is abc"):
+        make_shards(tmp_path, CONFIG, 8, 4, vae="abc")
+    assert len(open_shards(tmp_path)) == 1
+    # Neither decides what is in a pair.
+    make_shards(tmp_path, dataclasses.replace(CONFIG, batch_size=1, workers=1), 8, 4)
+    assert len(open_shards(tmp_path)) == 2
+
+
+def test_pairs_of_another_revision_of_the_degradation_are_not_mixed(tmp_path, monkeypatch):
+    make_shards(tmp_path, CONFIG, 4, 4)
+    monkeypatch.setattr("realisvsr_jax.data.precomputed.REVISION", 1000)
+    with pytest.raises(InputError, match=r"revision was .*, now it is 1000"):
+        make_shards(tmp_path, CONFIG, 8, 4)
+
+
+def test_shards_without_a_recipe_are_read_and_not_added_to(pairs):
+    with pytest.raises(InputError, match=r"has shards, but no pairs\.json says how"):
+        make_shards(pairs, CONFIG, 12, 6)
+    assert len(open_shards(pairs)) == 2
+
+
 def test_a_transform_replaces_the_pixels(tmp_path):
     def means(batch):
         return {"gt_latent": batch["gt"].mean((1, 2, 3)).astype(np.float16)}
