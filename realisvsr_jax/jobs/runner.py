@@ -116,6 +116,7 @@ def finish(plan: Plan, journal: Journal, done: Callable[[], object] = lambda: No
                 [time - plan.shift for time in plan.survey.times],
                 delay=max(line["delay"] for line in journal.windows),
                 source=None if holds_pictures(plan.source) else plan.source,
+                length=plan.survey.length,
                 start=plan.shift,
                 end=plan.survey.end,
             )

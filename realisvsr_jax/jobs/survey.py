@@ -48,8 +48,9 @@ class Survey:
     """A video, or the part of one that was asked for.
 
     `cuts` are the numbers of frames, counted from the part's first, that begin another scene;
-    `end` is when the frame behind the part is shown, None at the video's end; `damage` says why
-    the video ends before it should.
+    `end` is when the frame behind the part is shown, None at the video's end; `length` for how
+    many seconds the last frame is, None where nothing says it; `damage` says why the video ends
+    before it should.
     """
 
     info: VideoInfo
@@ -57,6 +58,7 @@ class Survey:
     end: Fraction | None
     cuts: tuple[int, ...]
     damage: str | None = None
+    length: Fraction | None = None
 
     @property
     def frames(self) -> int:
@@ -81,6 +83,7 @@ class Survey:
             "end": None if self.end is None else str(self.end),
             "cuts": list(self.cuts),
             "damage": self.damage,
+            "length": None if self.length is None else str(self.length),
         }
 
     @classmethod
@@ -96,6 +99,7 @@ class Survey:
             None if data["end"] is None else Fraction(data["end"]),
             tuple(data["cuts"]),
             data["damage"],
+            Fraction(length) if (length := data.get("length")) else None,
         )
 
 
@@ -139,7 +143,10 @@ def survey(
         log.warning("%s: %d frames are damaged, and mended by guess", path, look.concealed)
     stamps = np.array([round(time * unit) for time in ticks], np.int64)
     cuts = tuple(cut for cut in look.cuts() if cut < len(ticks))
-    return Survey(info, Times(Fraction(1, unit), stamps), end, cuts, damage[0] if damage else None)
+    length = look.length if end is None else end - ticks[-1]
+    return Survey(
+        *(info, Times(Fraction(1, unit), stamps), end, cuts, damage[0] if damage else None, length)
+    )
 
 
 def check_kind(path: str | os.PathLike[str], info: VideoInfo, quiet: bool = False) -> None:
@@ -167,6 +174,7 @@ class _Look:
 
     def __init__(self, finder: CutFinder | None):
         self.interlaced = self.concealed = 0
+        self.length: Fraction | None = None
         self._finder, self._number = finder, 0
         self._reformatter = VideoReformatter()
 
@@ -174,6 +182,8 @@ class _Look:
         if not isinstance(frame, np.ndarray):
             self.interlaced += bool(frame.interlaced_frame)
             self.concealed += bool(frame.is_corrupt)
+            lasts = (frame.duration or 0) * (frame.time_base or 0)
+            self.length = Fraction(lasts) or None
         if self._finder is not None:
             self._finder.add(self._number, shrunk(frame, self._reformatter))
         self._number += 1

@@ -125,10 +125,14 @@ class Encoder:
         self._last = stamp if self._last is None else max(stamp, self._last + 1)
         return self._last
 
-    def copy(self, packet: Any, pts: int, dts: int) -> None:
+    def units(self, seconds: Fraction) -> int:
+        """A frame's length in the file's unit, one at least."""
+        return max(1, round(seconds / self._unit))
+
+    def copy(self, packet: Any, pts: int, dts: int, duration: int) -> None:
         """Adds a frame that another encoder of the same settings has encoded."""
         packet.stream, packet.time_base = self._stream, self._unit
-        packet.pts, packet.dts, packet.duration = pts, dts, self._duration
+        packet.pts, packet.dts, packet.duration = pts, dts, duration
         self.container.mux(packet)
 
     @property

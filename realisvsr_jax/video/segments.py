@@ -65,13 +65,15 @@ def join(
     *,
     delay: int,
     source: PathLike | None,
+    length: Fraction | None = None,
     start: Fraction = Fraction(0),
     end: Fraction | None = None,
 ) -> None:
     """Writes one video of segments (file, number of frames), whose frames are shown at `times`.
 
-    `delay` is the greatest that `write_segment` returned. Sound, subtitles, chapters and metadata
-    are those of `source` from `start` to `end`. Holds one segment's packets at a time.
+    `delay` is the greatest that `write_segment` returned, `length` the seconds for which the last
+    frame is shown; None: as long as a frame of a constant rate. Sound, subtitles, chapters and
+    metadata are those of `source` from `start` to `end`. Holds one segment's packets at a time.
     """
     encoder = form.encoder(path, segment=False)
     tracks = None
@@ -80,14 +82,19 @@ def join(
             tracks = Tracks(source, encoder.container, start, end)
             copy_labels(source, encoder.container, start, end)
         stamps = [encoder.stamp(time) for time in times]
-        done = 0
+        behind = encoder.duration if length is None else encoder.units(length)
+        bounds, done = [*stamps, stamps[-1] + behind], 0
+        ahead = _ahead(bounds, delay, encoder.duration)
         for segment, count in segments:
             packets = _packets(segment, count)
             shown = np.argsort(np.argsort([packet.pts for packet in packets]))
             for k, packet in enumerate(packets):
-                before = done + k - delay
-                dts = stamps[before] if before >= 0 else stamps[0] + before * encoder.duration
-                encoder.copy(packet, stamps[done + int(shown[k])], dts)
+                before, place = done + k - delay, done + int(shown[k])
+                dts = stamps[before] if before >= 0 else stamps[0] + before * ahead // delay
+                # Where MP4 has the track end, the last packet's length is the last frame's.
+                last = done + k == len(stamps) - 1
+                shown_for = behind if last else bounds[place + 1] - stamps[place]
+                encoder.copy(packet, stamps[place], dts, shown_for)
                 if tracks is not None:
                     tracks.copy_until(times[done + k])
             done += count
@@ -100,6 +107,18 @@ def join(
         with suppress(av.FFmpegError, OSError):
             encoder.container.close()
     sync(path)
+
+
+def _ahead(bounds: Sequence[int], delay: int, duration: int) -> int:
+    """By how much the first packet is decoded before it is shown, in the file's unit.
+
+    `bounds` are when frames begin and the last one ends. MP4 takes a track's length from the times
+    of decoding, which with the last frame's length come to all that the frames take.
+    """
+    count = len(bounds) - 1
+    if count <= delay:
+        return delay * duration
+    return max(delay, bounds[-2] - bounds[count - 1 - delay])
 
 
 def _packets(path: Path, count: int) -> list[Any]:

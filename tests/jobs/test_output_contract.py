@@ -47,6 +47,30 @@ def test_size_count_times_and_sound(tmp_path, suffix, height, width, scale):
     assert sound == [data for _, data in packets(source, "audio")]
 
 
+def ends(path):
+    """When the last frame begins, when it ends by the file, and what the file and its track say."""
+    with av.open(str(path)) as container:
+        stream, (start, length) = container.streams.video[0], (0, 0)
+        for frame in container.decode(stream):
+            start, length = frame.pts * frame.time_base, frame.duration * frame.time_base
+        track = stream.duration and stream.duration * stream.time_base
+        return start, start + length, Fraction(container.duration, 1_000_000), track
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_the_last_frame_of_a_variable_rate_is_shown_as_long_as_before(tmp_path, suffix):
+    source = make_video(tmp_path / "in.mp4", numbered(10), VARIABLE, options={"bf": "0"})
+    last, end, whole, track = ends(source)
+    assert last == VARIABLE[-1] < end == whole == track
+    found = ends(restore(source, tmp_path / f"out{suffix}"))
+    assert found[0] == last
+    assert abs(found[2] - whole) < Fraction(1, 500)
+    if suffix != ".mkv":
+        assert found[3] == track
+    part = ends(restore(source, tmp_path / f"part{suffix}", frames=7))
+    assert (part[0], float(part[2])) == (VARIABLE[6], pytest.approx(float(VARIABLE[7]), abs=0.002))
+
+
 def labelled(path, seconds):
     """Title, two chapters and a subtitle."""
     lines = (("hello", 0.1, 0.3),)
