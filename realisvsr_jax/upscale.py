@@ -96,19 +96,30 @@ def main() -> int:
     """Restores what the flags say; whatever is wrong shows before the weights are read."""
     if FLAGS.explain_seams and FLAGS.input is not None:
         return _explain_seams()
-    if FLAGS.input is None or FLAGS.output is None:
-        raise InputError("give --input CLIP and --output FILE")
+    missing = [
+        f"--{name} {kind}"
+        for name, kind in (("input", "CLIP"), ("output", "FILE"))
+        if FLAGS[name].value is None
+    ]
+    if FLAGS.input is None or missing:
+        raise InputError(f"give {' and '.join(missing)}")
     from realisvsr_jax.jobs import folder, single
 
     request, weights = _request()
     share = _share()
     try:
         with _Bar() as bar:
-            if FLAGS.dry_run:
-                if not folder.holds_videos(FLAGS.input):
-                    single.check_place(request)
+            several = folder.holds_videos(FLAGS.input)
+            if not several and single.nothing_left(request):
+                log.info(
+                    "%s is there, and no job of it is unfinished: nothing to do; --overwrite "
+                    "restores it anew",
+                    FLAGS.output,
+                )
+            elif FLAGS.dry_run:
+                (folder if several else single).check_place(request)
                 _show_plans(folder.requests(request), weights)
-            elif folder.holds_videos(FLAGS.input):
+            elif several:
                 folder.restore_folder(request, weights, share=share, progress=bar, say=bar.say)
             elif share.index:
                 log.info("one video: process 0 restores it, this one has nothing to do")
@@ -150,6 +161,11 @@ def _request() -> tuple[Any, Any]:
         "version of": {name: metadata.version(name) for name in names},
     }
     coding = Coding(FLAGS.codec, FLAGS.crf, FLAGS.preset, FLAGS.pix_fmt, FLAGS.lossless)
+    for name in ("codec", "crf", "pix_fmt") if FLAGS.lossless else ():
+        if FLAGS[name].present:
+            raise InputError(
+                f"--lossless stores RGB bit by bit; leave out --{name.replace('_', '-')}"
+            )
     request = Request(
         *(
             FLAGS.input,

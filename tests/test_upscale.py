@@ -425,7 +425,7 @@ def test_a_dry_run_prints_the_plan_reads_no_weights_and_writes_nothing(
     assert run(*place, "--tile", "24x24", "--window", 5, "--dry-run") == (0, [])
     lines = run.out.splitlines()
     assert lines[0] == f"{clip}: 12 frames of 12×8, 25 a second, yuv420p, with audio"
-    assert lines[1] == f"{output}: 60×40, libx264, CRF 16"
+    assert lines[1] == f"{output}: 60×40, libx264, CRF 16, yuv420p"
     # Windows of 3 latent frames of 7 that share 2; tiles of 6 × 6 of 10 × 16 that share 1; 2 steps.
     assert lines[2].startswith("1 scene, 5 windows of up to 5 frames, 2×3 tiles of 24×24, 1 at")
     assert lines[2].endswith("; 60 passes of the network")
@@ -435,7 +435,7 @@ def test_a_dry_run_prints_the_plan_reads_no_weights_and_writes_nothing(
 
 
 def test_a_dry_run_refuses_what_the_run_would(clip, tmp_path, run):
-    """A folder that is not there, an output that is; --resume with nothing to go on with."""
+    """A folder that is not there, or is a file; an output that is; a folder's videos to a video."""
     place = ["--input", clip, "--scale", 1, "--dry-run"]
     status, errors = run(*place, "--output", tmp_path / "missing" / "out.mp4")
     assert (status, len(errors)) == (1, 1)
@@ -444,9 +444,50 @@ def test_a_dry_run_refuses_what_the_run_would(clip, tmp_path, run):
     status, errors = run(*place, "--output", tmp_path / "out.mp4")
     assert (status, len(errors)) == (1, 1)
     assert "out.mp4 exists; name another output, or add --overwrite" in errors[0]
-    status, errors = run(*place, "--output", tmp_path / "out.mp4", "--resume")
+    status, errors = run(*place, "--output", tmp_path / "out.mp4" / "x.mp4")
+    assert "out.mp4 is a file, not a folder; name another output" in errors[0]
+    status, errors = run("--input", clip.parent, "--dry-run", "--output", tmp_path / "all.mp4")
     assert (status, len(errors)) == (1, 1)
-    assert "no unfinished job for it to go on with" in errors[0]
+    assert "is a folder of videos; name a folder as output" in errors[0]
+
+
+@pytest.mark.parametrize("way", [(), ("--dry-run",)])
+def test_nothing_is_left_to_go_on_with(clip, tmp_path, run, way):
+    """So that a script may repeat the command until it succeeds."""
+    output = tmp_path / "out.mp4"
+    output.write_bytes(b"mine")
+    assert run("--input", clip, "--output", output, "--resume", *way) == (0, [])
+    assert "is there, and no job of it is unfinished: nothing to do" in run.log
+    assert output.read_bytes() == b"mine"
+    status, errors = run("--input", tmp_path / "no.mp4", "--output", output, "--resume", *way)
+    assert (status, len(errors)) == (1, 1)
+    assert "no such file" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--crf", 99), "--crf is 99; libx264 takes 0 to 51"),
+        (("--preset", "bogus"), "libx264 refuses --preset bogus, --crf 16"),
+        (("--prompt", "a cat"), "no states of the prompt 'a cat'"),
+        (("--negative-prompt", "sharp"), "needs a guidance above 1"),
+        (("--scale", 4000), "a name without suffix for a folder of PNG frames"),
+        (("--lossless", "--crf", 3), "--lossless stores RGB bit by bit; leave out --crf"),
+    ],
+)
+def test_a_dry_run_names_what_weights_and_encoder_refuse(clip, tmp_path, run, flags, message):
+    status, errors = run("--input", clip, "--output", tmp_path / "out.mp4", "--dry-run", *flags)
+    assert status == 1
+    assert message in errors[-1]
+
+
+def test_colour_that_is_halved_is_a_word_in_the_plan(tmp_path, run):
+    fine = make_video(tmp_path / "fine.mp4", numbered(2, 16, 16), pix_fmt="yuv444p")
+    place = ["--input", fine, "--output", tmp_path / "out.mp4", "--scale", 1, "--dry-run"]
+    assert run(*place) == (0, [])
+    assert "yuv420p (colour of yuv444p at half its size; --pix-fmt yuv444p keeps it)" in run.out
+    assert run(*place, "--pix-fmt", "yuv444p") == (0, [])
+    assert "CRF 16, yuv444p\n" in run.out
 
 
 def test_seams_are_explained_by_the_picture_without_tiles(clip, tmp_path, run):

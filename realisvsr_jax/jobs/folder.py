@@ -72,7 +72,7 @@ def restore_folder(
     InputError at the end where not all is well.
     """
     source, target = Path(request.input), Path(request.output)
-    _check_folders(source, target)
+    check_place(request)
     everything = requests(request)
     target.mkdir(exist_ok=True)
     if any(path.suffix.lower() in PICTURES for path in source.iterdir()):
@@ -112,7 +112,9 @@ def requests(request: Request) -> list[Request]:
     ]
 
 
-def _check_folders(source: Path, target: Path) -> None:
+def check_place(request: Request) -> None:
+    """InputError where the output cannot be the folder of the input's videos."""
+    source, target = Path(request.input), Path(request.output)
     if target.suffix.lower() in (*FORMATS, ".png") or target.is_file():
         raise InputError(f"{target}: {source} is a folder of videos; name a folder as output")
     if target.exists() and target.samefile(source):

@@ -17,6 +17,8 @@ from realisvsr_jax.video.segments import Format
 # Bytes a pixel of what is written: from little, smooth content, to much, noise. x264 at CRF 16
 # takes 0.01 to 0.1, lossless RGB 1 to 3.
 _LOSSY, _LOSSLESS = (0.002, 0.05), (0.3, 2.5)
+_FINE = ("yuv444", "yuvj444", "yuv422", "yuvj422", "gbr")  # colour finer than 4:2:0's
+_CONTAINER = 4096  # bytes that a file has beside the pictures
 _AHEAD = 256 << 20  # bytes of decoded frames that wait at most
 
 
@@ -106,8 +108,13 @@ class Plan:
         pictures = self.kind != "video"
         low, high = _LOSSLESS if pictures or self.form.coding.lossless else _LOSSY
         copies = (1 if pictures else 2) * (2 if self.deep else 1)
-        states = 2 * self.needs.state if len(self.steps) > 1 else 0
-        return int(low * copies * pixels) + states, int(high * copies * pixels) + states
+        beside = copies * _CONTAINER + self.states
+        return int(low * copies * pixels) + beside, int(high * copies * pixels) + beside
+
+    @property
+    def states(self) -> int:
+        """Of the disk, for what the next window goes on from: the newest two are kept."""
+        return 2 * self.needs.state if len(self.steps) > 1 else 0
 
     def lines(self, job: Path) -> Iterator[str]:
         """The plan for people."""
@@ -120,7 +127,10 @@ class Plan:
             f"{rate}{info.pix_fmt}{beside}"
         )
         coding = self.form.coding
-        how = f"{coding.codec}, CRF {coding.crf}" if not coding.lossless else "lossless"
+        pix_fmt = self.form.pix_fmt
+        how = f"{coding.codec}, CRF {coding.crf}, {pix_fmt}" if not coding.lossless else "lossless"
+        if info.pix_fmt.startswith(_FINE) and not pix_fmt.startswith(_FINE):
+            how += f" (colour of {info.pix_fmt} at half its size; --pix-fmt yuv444p keeps it)"
         how = "PNG" if self.kind != "video" else how
         yield f"{self.output}: {width}×{height}, {how}{', 16 bits' if self._sixteen else ''}"
         scenes = len({step.first for step in self.steps})
@@ -134,6 +144,8 @@ class Plan:
             limit = size(self.needs.device_limit)
             yield f"memory of a device about {size(self.needs.device)} of {limit}"
         disk = " to ".join(dict.fromkeys(map(size, self.disk_bytes())))
+        if self.states:
+            disk += f", of it {size(self.states)} what the next window goes on from"
         yield (
             f"memory of the host about {size(self.host_bytes)}, {size(free_memory())} are free; "
             f"disk {disk}, {size(_free_disk(job))} are free; kept in {job} "

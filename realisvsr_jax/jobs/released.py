@@ -15,9 +15,11 @@ from realisvsr_jax.sampling import restore
 from realisvsr_jax.sampling.layout import Layout, make_layout
 from realisvsr_jax.sampling.options import Options
 from realisvsr_jax.sampling.plan import ScenePlan, plan
+from realisvsr_jax.sampling.programs import check_prompts
 from realisvsr_jax.sampling.scene import SceneRestorer, state_arrays, state_from
+from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.video import VideoInfo
-from realisvsr_jax.weights.release import CARD, load_card
+from realisvsr_jax.weights.release import CARD, load_card, load_prompts
 
 WHOLE = 2**20  # pixels or frames, more than there are
 
@@ -45,6 +47,7 @@ class Released:
         """For a video; reads a release's card alone, other weights whole."""
         options = self._options_for(info)
         layout = self.layout(info)
+        self._check_prompts(options)
         needs = functools.partial(self._needs, info, options)
         return Outlook(layout.size, layout.windows, functools.lru_cache(needs))
 
@@ -76,6 +79,22 @@ class Released:
             if card.vae is not None and card.model is not None:
                 return card
         return self._restorer.card  # or the error that says what is missing
+
+    @functools.cached_property
+    def _prompts(self) -> PromptCache | None:
+        """Those that the weights bring; None where an encoder makes whatever is asked for."""
+        card = self._card
+        if self._text_encoder is not None or card.text_encoder is not None:
+            return None
+        if "_restorer" in vars(self):
+            return self._restorer.prompts
+        return load_prompts(self.folder, card.model.dit)
+
+    def _check_prompts(self, options: Options) -> None:
+        card = self._card
+        guidance = card.sampler.guidance if options.guidance is None else options.guidance
+        prompt = card.prompt if options.prompt is None else options.prompt
+        check_prompts(self._prompts, prompt, options.negative_prompt, guidance)
 
     def _options_for(self, info: VideoInfo) -> Options:
         if self._height is None:

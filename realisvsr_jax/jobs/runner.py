@@ -219,6 +219,9 @@ def _save(
     seconds.encode += time.monotonic() - began
     if number == 0 and len(plan.steps) > 1:
         _foresee(plan, took, written)
+    if number == 1 and len(plan.steps) > 2:
+        rest = sum(len(later.writes) for later in plan.steps[2:]) / len(step.writes)
+        log.info("the second window took %.1f s; about %s are left", took, _duration(rest * took))
 
 
 def _foresee(plan: Plan, took: float, written: int) -> None:
@@ -228,7 +231,7 @@ def _foresee(plan: Plan, took: float, written: int) -> None:
     log.info(
         "%s: the first of %d windows took %.1f s with compiling; the job takes %s of disk and at "
         "most about %s",
-        *(plan.output, len(plan.steps), took, size(copies * share * written)),
+        *(plan.output, len(plan.steps), took, size(copies * share * written + plan.states)),
         _duration(share * took),
     )
 

@@ -170,15 +170,33 @@ def check_place(request: Request) -> None:
     target = Path(os.path.realpath(request.output))
     if request.resume and request.overwrite:
         raise InputError("--resume goes on, --overwrite begins anew; give one of them")
+    _check_input(request)
+    resumed = request.resume and (journal.folder_of(target) / "plan.json").exists()
+    _check_output(request, request.overwrite or resumed)
+
+
+def nothing_left(request: Request) -> bool:
+    """Whether `request.resume` finds an output and no job of it: there is nothing to go on with.
+
+    Raises InputError as `check_place` does for an input that is missing or the output itself.
+    """
+    target = Path(os.path.realpath(request.output))
+    if (
+        not request.resume
+        or request.overwrite
+        or (journal.folder_of(target) / "plan.json").exists()
+    ):
+        return False
+    if not (target.is_file() or (target.is_dir() and any(target.iterdir()))):
+        return False
+    _check_input(request)
+    _check_output(request, overwrite=True)
+    return True
+
+
+def _check_input(request: Request) -> None:
     if not os.path.exists(request.input):
         raise InputError(f"{request.input}: no such file; check the path")
-    resumed = request.resume and (journal.folder_of(target) / "plan.json").exists()
-    if request.resume and not resumed and target.is_file():
-        raise InputError(
-            f"{request.output} exists, and there is no unfinished job for it to go on with; name "
-            "another output, or begin anew with --overwrite"
-        )
-    _check_output(request, request.overwrite or resumed)
 
 
 def _check_output(request: Request, overwrite: bool) -> None:

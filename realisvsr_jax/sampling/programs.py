@@ -23,6 +23,7 @@ from realisvsr_jax.sampling.denoise import Known, continued, make_velocity, repe
 from realisvsr_jax.sampling.solvers import Schedule
 from realisvsr_jax.sampling.tiles import Tiling, fuse
 from realisvsr_jax.text.encoding import TextEncoder
+from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.vae.wan_vae import WanVAE
 from realisvsr_jax.weights.release import Release
 
@@ -153,13 +154,10 @@ class Programs:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """States of both prompts [1, s, e]; the second None where it would change nothing."""
         prompt = self.card.prompt if prompt is None else prompt
+        known = None if self.text_encoder is not None else self.prompts
+        check_prompts(known, prompt, negative_prompt, guidance)
         text = self._states(prompt)
         if guidance == 1:
-            if negative_prompt:
-                raise InputError(
-                    f"the negative prompt {negative_prompt!r} needs a guidance above 1, which is "
-                    "without; give one (--guidance 3), or leave the prompt out"
-                )
             return text, None
         negative = self._states(negative_prompt)
         if np.array_equal(text, negative):
@@ -174,12 +172,6 @@ class Programs:
             log.info("encoding the prompt %r", prompt)
             self.prompts.check_encoder(encoder.fingerprint, "the weights' prompt cache")
             self.prompts = self.prompts.joined(encoder.encode([prompt]), encoder.fingerprint)
-        elif prompt not in self.prompts:
-            known = ", ".join(map(repr, sorted(self.prompts.states)[:5])) or "none"
-            raise InputError(
-                f"the weights bring no states of the prompt {prompt!r} (they have: {known}); give "
-                "--text-encoder PATH, which encodes it"
-            )
         return self.prompts.lookup(prompt)[None]
 
     def _on(self, mesh: Mesh) -> Any:
@@ -275,3 +267,26 @@ def tiles_per_call(batch: int, devices: int, tiles: int) -> int:
     """
     least = tiles_at_once(devices, tiles)
     return least * max(1, math.ceil(min(batch, tiles) / least))
+
+
+def check_prompts(
+    known: PromptCache | None, prompt: str, negative_prompt: str, guidance: float
+) -> None:
+    """Raises InputError for prompts that are not `known`, and for a negative one without guidance.
+
+    None: whatever is asked for can be encoded.
+    """
+    if guidance == 1 and negative_prompt:
+        raise InputError(
+            f"the negative prompt {negative_prompt!r} needs a guidance above 1, which is without; "
+            "give one (--guidance 3), or leave the prompt out"
+        )
+    if known is None:
+        return
+    for one in [prompt] if guidance == 1 else [prompt, negative_prompt]:
+        if one not in known:
+            names = ", ".join(map(repr, sorted(known.states)[:5])) or "none"
+            raise InputError(
+                f"the weights bring no states of the prompt {one!r} (they have: {names}); give "
+                "--text-encoder PATH, which encodes it"
+            )

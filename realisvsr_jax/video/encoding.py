@@ -35,6 +35,9 @@ _REPEATABLE = {
     "libx264": {"x264-params": "mbtree=0"},
     "libx265": {"x265-params": "frame-threads=4:log-level=error"},
 }
+_QUIET = {"libx265": {"x265-params": "log-level=error"}}
+_WORST = {"libx264": 51, "libx265": 51, "libvpx-vp9": 63, "libaom-av1": 63, "libsvtav1": 63}
+"""The largest CRF of an encoder; beyond it some take the largest without a word."""
 _THREADS = 8
 
 
@@ -91,7 +94,7 @@ class Encoder:
         self.container.flags |= av.container.Flags.bitexact.value
         if not segment and not _holds(self.container, name):
             raise InputError(f"{name!r} is no video codec that {suffix} can hold")
-        options = {**options, **(_REPEATABLE.get(name, {}) if segment else {})}
+        options = {**options, **(_REPEATABLE if segment else _QUIET).get(name, {})}
         self._stream = stream = self.container.add_stream(name, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.thread_type = "FRAME" if "x264" in name else "AUTO"
@@ -102,9 +105,7 @@ class Encoder:
         try:
             stream.codec_context.open()
         except av.FFmpegError as error:
-            raise InputError(
-                f"{name} cannot write frames of {width}×{height} as {pix_fmt}"
-            ) from error
+            raise InputError(_refusal(name, pix_fmt, width, height, coding)) from error
 
     def write(self, frame: np.ndarray, time: Fraction) -> None:
         """Adds a frame that is shown at `time`, in seconds, later than the one before it."""
@@ -154,6 +155,11 @@ class Encoder:
         context.sample_aspect_ratio = info.sample_aspect_ratio.limit_denominator(10_000)
 
 
+def pixel_format(suffix: str, info: VideoInfo, width: int, height: int, coding: Coding) -> str:
+    """What frames are stored in; InputError for what does not fit the codec or the size."""
+    return _codec(suffix, info, width, height, coding)[1]
+
+
 def check_coding(suffix: str, info: VideoInfo, width: int, height: int, coding: Coding) -> str:
     """The pixel format that frames will have; InputError for what cannot be encoded."""
     with tempfile.TemporaryDirectory() as folder:
@@ -166,6 +172,24 @@ def check_coding(suffix: str, info: VideoInfo, width: int, height: int, coding: 
             with suppress(av.FFmpegError, OSError):
                 encoder.container.close()
     return encoder.pix_fmt
+
+
+def _refusal(name: str, pix_fmt: str, width: int, height: int, coding: Coding) -> str:
+    """Why an encoder does not open: for its options, if it refuses small frames as well."""
+    asked = {"preset": coding.preset, "crf": str(coding.crf)}
+    options = {key: value for key, value in asked.items() if value is not None}
+    trial = av.CodecContext.create(name, "w")
+    trial.width, trial.height, trial.pix_fmt = 256, 256, pix_fmt
+    trial.time_base, trial.options = Fraction(1, 25), options
+    try:
+        trial.open()
+    except av.FFmpegError:
+        words = ", ".join(f"--{key} {value}" for key, value in options.items())
+        return f"{name} refuses {words}; ffmpeg -h encoder={name} lists what it takes"
+    return (
+        f"{name} cannot write frames of {width}×{height} as {pix_fmt}; give a smaller --scale, "
+        "another --codec, or a name without suffix for a folder of PNG frames"
+    )
 
 
 def _is_rgb(pix_fmt: str) -> bool:
@@ -194,6 +218,9 @@ def _codec(
         return "ffv1", f"gbrp{deep}le" if info.bit_depth > 8 else "bgr0", {"level": "3"}
     if coding.lossless:
         return "libx264rgb", "rgb24", {"qp": "0", **preset}
+    worst = _WORST.get(coding.codec)
+    if worst is not None and coding.crf > worst:
+        raise InputError(f"--crf is {coding.crf}; {coding.codec} takes 0 to {worst}")
     return coding.codec, _pixels(coding, info, width, height), {"crf": str(coding.crf), **preset}
 
 

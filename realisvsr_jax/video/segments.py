@@ -12,7 +12,7 @@ import numpy as np
 
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.files import sync
-from realisvsr_jax.video.encoding import SEGMENT, Coding, Encoder
+from realisvsr_jax.video.encoding import SEGMENT, Coding, Encoder, pixel_format
 from realisvsr_jax.video.info import VideoInfo
 from realisvsr_jax.video.labels import copy_labels
 from realisvsr_jax.video.reading import PathLike
@@ -28,6 +28,11 @@ class Format:
     width: int
     height: int
     coding: Coding
+
+    @property
+    def pix_fmt(self) -> str:
+        """The frames' pixel format; InputError for one that does not fit."""
+        return pixel_format(self.suffix, self.info, self.width, self.height, self.coding)
 
     def encoder(self, path: Path, segment: bool) -> Encoder:
         """Writes one of the segments, or the whole."""

@@ -43,6 +43,10 @@ def check_output(
     `picture`, a .png is an output as well.
     """
     target = Path(os.path.realpath(path))
+    if target.parent.is_file():
+        raise InputError(
+            f"{path}: {Path(path).parent} is a file, not a folder; name another output"
+        )
     if not target.parent.is_dir():
         raise InputError(f"{path}: the folder {Path(path).parent} does not exist; create it first")
     for source in inputs:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from realisvsr_jax import settings
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.model.realisvsr import RealisVSR, RealisVSRConfig
-from realisvsr_jax.model.wan_dit import DTYPES
+from realisvsr_jax.model.wan_dit import DTYPES, DiTConfig
 from realisvsr_jax.sampling.solvers import SamplerConfig
 from realisvsr_jax.text.prompt_cache import PromptCache
 from realisvsr_jax.text.umt5 import UMT5Config
@@ -289,10 +289,14 @@ def load_release(folder: str | Path, placement: Placement | None = None) -> Rele
     if (config := card.model) is not None:
         constructor = lambda: RealisVSR(config, rngs=nnx.Rngs(0))  # noqa: E731
         release.model = build(constructor, part(folder, "model"), folder, placement)
-        cache, size = folder / PROMPTS, (config.dit.text_length, config.dit.text_dim)
-        has_cache = cache.is_file()
-        release.prompts = PromptCache.load(cache, *size) if has_cache else PromptCache({}, *size)
+        release.prompts = load_prompts(folder, config.dit)
     return release
+
+
+def load_prompts(folder: Path, config: DiTConfig) -> PromptCache:
+    """The prompts that a release brings, perhaps none."""
+    cache, size = folder / PROMPTS, (config.text_length, config.text_dim)
+    return PromptCache.load(cache, *size) if cache.is_file() else PromptCache({}, *size)
 
 
 def part(folder: Path, name: str) -> Tensors:
