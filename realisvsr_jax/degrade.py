@@ -38,6 +38,7 @@ from realisvsr_jax.data.testset import LAYOUTS, find_clips, layout_named
 from realisvsr_jax.errors import InputError, program
 from realisvsr_jax.files import replacing
 from realisvsr_jax.progress import over_clips
+from realisvsr_jax.video.encoding import FORMATS
 from realisvsr_jax.video.folders import is_picture
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,8 @@ def _degrade_set() -> None:
     clips = find_clips(FLAGS.input, FLAGS.layout)
     recipe = Recipe(FLAGS.preset, FLAGS.seed, FLAGS.scale)
     target = Path(FLAGS.output)
+    if target.suffix.lower() in FORMATS:
+        raise InputError(f"--output {target}: {FLAGS.input} is a folder of clips; name a folder")
     check_beside(target, Path(FLAGS.input))
     with over_clips(len(clips)) as progress:
         degrade_set(

@@ -49,7 +49,7 @@ flags.DEFINE_bool(
 flags.DEFINE_integer(
     "mod_crop",
     1,
-    "Crop the reference's sides to multiples of it.",
+    "Crop the reference, and clips as large, to sides that are multiples of it.",
     1,
     **_here,
 )

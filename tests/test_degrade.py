@@ -216,6 +216,7 @@ def test_a_folder_of_clips_becomes_a_test_set(truths, tmp_path, here, caplog):
         (("--preset", "papre"), "unknown degradation preset 'papre'; did you mean 'paper'?"),
         (("--frames", 3), "--frames is for one clip, {} is a folder of them"),
         (("--from_plan", "p.json"), "--from_plan is for one clip, {} is a folder of them"),
+        (("--output", "lq.mkv"), "--output lq.mkv: {} is a folder of clips; name a folder"),
         (("--output", "{}/lq"), "--output {}/lq is inside --input; name a folder beside it"),
         (("--input", "missing", "--layout", "reds"), "missing does not exist; name a folder of cl"),
         (("--manifest", "m.json"), "--manifest goes with --verify LQ_DIR"),

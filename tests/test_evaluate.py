@@ -179,6 +179,8 @@ def test_bad_commands_are_one_line(sets, tmp_path, here):
     gt, ours = sets / "GT", sets / "bicubic"
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").touch()
     out = ("--output", tmp_path / "report")
     for arguments, message in (
         ((), "give --restored DIR"),
@@ -188,6 +190,7 @@ def test_bad_commands_are_one_line(sets, tmp_path, here):
         (("--restored", ours, "--restored", ours, *out), "two systems are called 'bicubic'"),
         (("--restored", f"={ours}", *out), "the system has no name"),
         (("--restored", ours, "--output", tmp_path / "file"), "is a file; name a folder"),
+        (("--restored", ours, "--output", tmp_path / "mine"), "is not empty and has no report in"),
         (("--restored", ours, "--output", ours / "report"), "is inside"),
         (("--restored", ours, "--output", tmp_path / "a" / "b"), "does not exist; create it"),
         (("--restored", tmp_path / "empty", *out), "empty has no clips"),
@@ -236,8 +239,11 @@ def test_a_benchmark_goes_from_its_truth_to_the_table(tmp_path, here):
     assert status == 1
     assert "mouse.mkv is 128×67; " in errors[0]
     assert "--mod_crop 4" in errors[0]
+    # A clip that is as large as the truth was is cropped as the truth is.
+    place += ("--restored", tmp_path / "GT")
     assert here(*place, "--output", tmp_path / "report", "--mod_crop=4") == (0, [])
     again = json.loads((tmp_path / "report" / "scores.json").read_text())
+    assert again["systems"]["GT"]["mean"]["psnr_rgb"] == "inf"
     assert again["systems"]["grain"]["mean"] == data["systems"]["grain"]["mean"]
 
 

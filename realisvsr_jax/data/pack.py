@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 
 from realisvsr_jax.errors import InputError, Stopped, program
+from realisvsr_jax.progress import over_clips
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +24,16 @@ flags.DEFINE_string("output", None, "The folder for the records.", **_here)
 flags.DEFINE_string("shard", "1GB", "Clips a shard, as 1000, or bytes, as 512MB.", **_here)
 flags.DEFINE_integer("workers", None, "Clips at a time; as there are cores if absent.", 1, **_here)
 flags.DEFINE_bool("keep_duplicates", False, "Keep clips that are there twice.", **_here)
+flags.DEFINE_string("verify", None, "Records to compare with their checksums alone.", **_here)
 flags.DEFINE_bool("overwrite", False, "Pack anew in place of what is there.", **_here)
 
 
 def main() -> None:
     """Packs what the flags say."""
+    if FLAGS.verify is not None:
+        return _verify(Path(FLAGS.verify))
     if FLAGS.input is None or FLAGS.output is None:
-        raise InputError("give --input VIDEOS and --output RECORDS")
+        raise InputError("give --input VIDEOS and --output RECORDS, or --verify RECORDS")
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -71,6 +75,17 @@ def shard_limit(text: str) -> tuple[int | None, int | None]:
     raise InputError(f"--shard is {text!r}; give clips, as 1000, or bytes, as 512MB")
 
 
+def _verify(folder: Path) -> None:
+    from realisvsr_jax.data.records import verify
+
+    for name in ("input", "output"):
+        if FLAGS[name].present:
+            raise InputError(f"--verify only reads records; leave --{name} out")
+    with over_clips() as progress:
+        count = verify(folder, progress)
+    log.info("%s: %d clips, all as they were packed", folder, count)
+
+
 def _say(manifest: dict[str, Any], folder: Path) -> None:
     """The last lines; raises InputError where something could not be read."""
     from realisvsr_jax.data.records import MANIFEST
@@ -86,6 +101,11 @@ def _say(manifest: dict[str, Any], folder: Path) -> None:
             "left out: %d that are there twice, such as %s, which is %s; --keep_duplicates "
             "keeps them",
             *(len(repeated), repeated[0]["name"], repeated[0]["same_as"]),
+        )
+    if lost := [entry for entry in repeated if "caption" in entry]:
+        log.warning(
+            "captions that are left out with them: %d, such as that of %s; %s has their texts",
+            *(len(lost), lost[0]["name"], folder / MANIFEST),
         )
     failed = len(manifest["left_out"]) - len(repeated)
     if failed:

@@ -74,7 +74,9 @@ def pack(
         shutil.rmtree(target / records.UNFINISHED, ignore_errors=True)
         return manifest
     notes = target / records.UNFINISHED / "settings.json"
-    if not overwrite:
+    if overwrite:
+        _check_foreign(target, overwrite=True)
+    else:
         _check_begun(target, notes, settings)
     with room(target, "free some; the same command goes on"), _locked(target):
         if overwrite:
@@ -154,7 +156,18 @@ def _check_begun(target: Path, notes: Path, settings: dict[str, Any]) -> None:
     """Refuses a folder with something else in it than these settings' unfinished packing."""
     if notes.is_file():
         _check_settings(target, settings, json.loads(notes.read_text()))
-    elif target.exists() and any(path.name != records.UNFINISHED for path in target.iterdir()):
+    else:
+        _check_foreign(target, overwrite=False)
+
+
+def _check_foreign(target: Path, *, overwrite: bool) -> None:
+    """InputError for other things in the folder; beside records, `overwrite` leaves them alone."""
+    names = {path.name for path in target.iterdir()} if target.exists() else set()
+    if names <= {records.UNFINISHED}:
+        return
+    if not names & {records.MANIFEST, records.UNFINISHED}:
+        raise InputError(f"--output {target} is not empty and has no records; name a new folder")
+    if not overwrite:
         raise InputError(f"--output {target} is not empty; name a new folder, or add --overwrite")
 
 
@@ -227,17 +240,28 @@ def _select(
     found: Sequence[dict[str, Any]], keep_duplicates: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The clips to pack, in order, and those left out with the reason."""
-    kept, left_out, first = [], [], {}
+    kept: list[dict[str, Any]] = []
+    left_out: list[dict[str, Any]] = []
+    chosen: dict[str, dict[str, Any]] = {}
+    for entry in found:
+        if "reason" not in entry:
+            # Of several, the first that has a caption.
+            before = chosen.setdefault(entry["sha256"], entry)
+            if entry["caption"] and not before["caption"]:
+                chosen[entry["sha256"]] = entry
     for entry in found:
         if "reason" in entry:
             left_out.append(entry)
             continue
-        same = first.setdefault(entry["sha256"], entry["name"])
-        if same != entry["name"] and not keep_duplicates:
-            reason = f"the same bytes as {same}"
-            left_out.append({"name": entry["name"], "reason": reason, "same_as": same})
+        same = chosen[entry["sha256"]]
+        if same is entry or keep_duplicates:
+            kept.append(entry)
             continue
-        kept.append(entry)
+        reason = f"the same bytes as {same['name']}"
+        double = {"name": entry["name"], "reason": reason, "same_as": same["name"]}
+        if entry["caption"] not in ("", same["caption"]):
+            double["caption"] = entry["caption"]
+        left_out.append(double)
     large = [entry for entry in kept if entry["bytes"] > LARGE]
     if large:
         log.warning(

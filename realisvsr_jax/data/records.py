@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,30 @@ def readable(path: Path, shard: dict[str, Any]) -> tuple[int, str]:
     if size > shard["bytes"]:
         return 0, f"has {size:,} bytes in place of {shard['bytes']:,}"
     return shard["clips"], ""
+
+
+def verify(folder: Path, progress: Callable[[int, int], object] = lambda *_: None) -> int:
+    """Reads all shards and gives the number of clips; `progress` counts those.
+
+    Raises InputError that names the shards which are not as they were packed.
+    """
+    manifest = read_manifest(folder)
+    wrong, done = [], 0
+    for shard in manifest["shards"]:
+        path = folder / shard["name"]
+        reason = readable(path, shard)[1]
+        if not reason:
+            with path.open("rb") as file:
+                same = hashlib.file_digest(file, "sha256").hexdigest() == shard["sha256"]
+            reason = "" if same else "has other bytes than were packed"
+        if reason:
+            wrong.append(f"{shard['name']} {reason}")
+        done += shard["clips"]
+        progress(done, manifest["clips"])
+    if wrong:
+        several = f" ({len(wrong)} shards in all)" if len(wrong) > 1 else ""
+        raise InputError(f"{folder}: {', '.join(wrong[:5])}{several}; copy them again")
+    return manifest["clips"]
 
 
 def open_table(folder: Path) -> "RecordTable":

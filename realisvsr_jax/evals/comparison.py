@@ -162,10 +162,21 @@ def _pairs(
     found: dict[str, dict[str, Pair]] = {}
     for system, clips in paths.items():
         found[system] = {
-            name: pair(name, look(path), references.get(name), settings.upscale_bicubic)
+            name: pair(
+                name,
+                _cropped_alike(look(path), references.get(name), settings.mod_crop),
+                references.get(name),
+                settings.upscale_bicubic,
+            )
             for name, path in clips.items()
         }
     return found
+
+
+def _cropped_alike(restored: Footage, reference: Footage | None, mod_crop: int) -> Footage:
+    """A clip of the size that the reference had before it was cropped is cropped as well."""
+    whole = reference is not None and restored.size == reference.whole != reference.size
+    return look(restored.path, mod_crop) if whole else restored
 
 
 def _ledger(path: Path) -> Ledger:

@@ -8,7 +8,7 @@ from pathlib import Path
 from realisvsr_jax.data.set_folder import check_beside
 from realisvsr_jax.errors import InputError
 from realisvsr_jax.evals import tables
-from realisvsr_jax.evals.comparison import Comparison
+from realisvsr_jax.evals.comparison import LEDGER, Comparison
 from realisvsr_jax.evals.media import remove_others
 from realisvsr_jax.evals.page import page
 from realisvsr_jax.files import replacing
@@ -39,6 +39,10 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
         raise InputError(f"--output {output} is a file; name a folder")
     if not output.parent.is_dir():
         raise InputError(f"--output {output}: the folder {output.parent} does not exist; create it")
+    if output.is_dir() and any(output.iterdir()) and not (output / LEDGER).is_file():
+        raise InputError(
+            f"--output {output} is not empty and has no report in it; name another folder"
+        )
     if not os.access(output if output.exists() else output.parent, os.W_OK | os.X_OK):
         raise InputError(f"--output {output} may not be written; check its permissions")
     for folder in inputs:

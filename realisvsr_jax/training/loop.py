@@ -33,7 +33,7 @@ NOTES = ("clip", "replaced")
 class Quiet:
     """The journal of a process that leaves the writing to another."""
 
-    def record(self, step: int, metrics: Metrics, clips: int, waited: float) -> None:
+    def record(self, step: int, metrics: Metrics, clips: int, waited: float, at: float) -> None:
         """Nothing."""
 
     def validated(self, step: int, scores: dict[str, dict[str, float]]) -> None:
@@ -66,8 +66,12 @@ class Journal(Quiet):
         self.since = time.monotonic()
         self.waited, self.clips, self.counted, self.reports = 0.0, 0, 0, 0
 
-    def record(self, step: int, metrics: Metrics, clips: int, waited: float) -> None:
-        """`step` is the one that was done; `waited` the seconds its data took to come."""
+    def record(self, step: int, metrics: Metrics, clips: int, waited: float, at: float) -> None:
+        """`step` is the one that was done; `waited` the seconds its data took to come.
+
+        `at` is when it was given to the device (`time.monotonic`). Metrics come later, those of
+        several steps perhaps at once, so that the time between two of them says nothing.
+        """
         values = {name: float(np.asarray(value)) for name, value in metrics.items()}
         self.waited, self.clips, self.counted = (
             self.waited + waited,
@@ -78,10 +82,10 @@ class Journal(Quiet):
             self.file.write(json.dumps({"step": step} | values) + "\n")
             self.file.flush()
         if (step + 1) % self.config.print_every == 0 or step + 1 == self.steps:
-            self._report(step, values)
+            self._report(step, values, at)
 
-    def _report(self, step: int, values: dict[str, float]) -> None:
-        seconds = max(time.monotonic() - self.since, 1e-9)
+    def _report(self, step: int, values: dict[str, float], at: float) -> None:
+        seconds = max(at - self.since, 1e-9)
         speed = {
             "clips_per_second": self.clips / seconds,
             "share_of_time_waiting_for_data": self.waited / seconds,
@@ -103,7 +107,7 @@ class Journal(Quiet):
             100 * speed["share_of_time_waiting_for_data"],
             left,
         )
-        self.since = time.monotonic()
+        self.since = at
         self.waited, self.clips, self.counted = 0.0, 0, 0
 
     def validated(self, step: int, scores: dict[str, dict[str, float]]) -> None:
@@ -164,10 +168,10 @@ def run_steps(
         nonlocal pending, stopped
         if pending is None:
             return
-        done, metrics, notes, pairs, waited, said = pending
+        done, metrics, notes, pairs, waited, at, said = pending
         pending = None
         stopped, failed = said()
-        journal.record(done, metrics | {"replaced": failed}, pairs, waited)
+        journal.record(done, metrics | {"replaced": failed}, pairs, waited, at)
         finite = not float(metrics.get("skipped", 0.0))
         health.check(done, finite, pairs, notes["clip"], notes["replaced"], failed)
 
@@ -176,10 +180,11 @@ def run_steps(
         notes, failed = _notes(batch, share.counted)
         arrays = share.place({name: array for name, array in batch.items() if name not in NOTES})
         state, metrics = step_function(state, frozen, arrays)
+        at = time.monotonic()
         said = share.together.say(stop(), failed)
         settle()
         health.watchdog.alive()
-        pending = (step, metrics, notes, arrays["position"].shape[0], waited, said)
+        pending = (step, metrics, notes, arrays["position"].shape[0], waited, at, said)
         step += 1
         due = [callback for interval, callback in callbacks if interval and step % interval == 0]
         if due:

@@ -132,6 +132,8 @@ def check(config: TrainingConfig) -> Mesh | None:
     mesh = sharding.training_mesh(config.mesh, config.model.dit.num_heads)
     sharding.micro_batches(config.data.batch_size, config.accumulate, mesh)
     check_dtype(config.release.model_dtype)
+    if config.steps < 1:
+        raise InputError(f"steps is {config.steps}; train for 1 or more")
     if config.release.checkpoint not in ("last", "best"):
         raise InputError(
             f"release.checkpoint is {config.release.checkpoint!r}; take 'last' or 'best'"

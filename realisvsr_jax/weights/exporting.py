@@ -125,12 +125,12 @@ def _say_what_lacks(source: Exported, folder: Path, dialect: str) -> None:
 def _all_pairs(card: ReleaseCard, dialect: str) -> dict[str, list[keymap.Pair]]:
     pairs = {}
     if card.vae is not None:
+        pairs["vae"] = keymap.pairs(vae_keymap.rules(card.vae, dialect))
         if dialect == "wan" and (card.vae.mean, card.vae.std) != (WAN_MEAN, WAN_STD):
             raise InputError(
                 "this VAE has a mean and deviation of its own, and Wan's code has Wan's built in; "
                 "export it with --format diffusers"
             )
-        pairs["vae"] = keymap.pairs(vae_keymap.rules(card.vae, dialect))
     if card.model is not None:
         layers = card.model.dit.num_layers
         pairs["dit"] = keymap.pairs(dit_keymap.rules(dialect), layers, ("dit",))

@@ -38,6 +38,7 @@ def copy(path, extra=b""):
     path.parent.mkdir(parents=True, exist_ok=True)
     box = (8 + len(extra)).to_bytes(4, "big") + b"free" + extra if extra else b""
     path.write_bytes((FOOTAGE / "mouse.mp4").read_bytes() + box)
+    return path
 
 
 @pytest.fixture
@@ -194,6 +195,39 @@ def test_what_is_there_twice_is_named_and_left_out(videos, tmp_path, caplog):
     assert [header["name"] for header, _ in packed(tmp_path / "all")][-1] == "z.mp4"
 
 
+def test_of_clips_that_are_there_twice_the_one_with_a_caption_stays(videos, tmp_path, caplog):
+    bare, told = copy(videos / "y.mp4", b"two"), copy(videos / "z.mp4", b"two")
+    told.with_suffix(".txt").write_text("a told clip")
+    pack(videos, tmp_path / "once")
+    captions = {header["name"]: header.get("caption") for header, _ in packed(tmp_path / "once")}
+    assert captions["z.mp4"] == "a told clip"
+    assert bare.name not in captions
+    # Of two captions one has to go: that is a word, and its text is kept.
+    bare.with_suffix(".txt").write_text("another text")
+    assert run("--input", videos, "--output", tmp_path / "two") == 0
+    assert "captions that are left out with them: 1, such as that of z.mp4" in caplog.text
+    (left,) = [e for e in records.read_manifest(tmp_path / "two")["left_out"] if "caption" in e]
+    assert (left["name"], left["same_as"], left["caption"]) == ("z.mp4", "y.mp4", "a told clip")
+
+
+def test_records_are_verified_by_their_checksums(videos, tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO)
+    target = tmp_path / "records"
+    pack(videos, target, Options(clips=2))
+    assert run("--verify", target) == 0
+    assert "4 clips, all as they were packed" in caplog.text
+    first, second = sorted(target.glob("clips-*"))
+    data = bytearray(first.read_bytes())
+    data[len(data) // 2] ^= 1
+    first.write_bytes(data)
+    second.unlink()
+    assert run("--verify", target) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{first.name} has other bytes than were packed, {second.name} is missing" in error
+    assert run("--verify", target, "--output", target) == 1
+    assert "--verify only reads records; leave --output out" in capsys.readouterr().err
+
+
 def test_what_cannot_be_read_is_named_and_the_exit_status_says_so(videos, tmp_path, capsys):
     (videos / "bad.mp4").write_text("not a video")
     copy(videos / "odd.mp4", b"odd")
@@ -274,10 +308,12 @@ def test_folders_that_cannot_serve_are_one_clear_line(videos, tmp_path):
         (videos, file, "file is a file; name a folder"),
         (videos, tmp_path / "no" / "out", "no does not exist; create it first"),
         (videos, videos / "out", "is inside --input; name a folder beside it"),
-        (videos, full, "full is not empty; name a new folder, or add --overwrite"),
+        (videos, full, "full is not empty and has no records; name a new folder"),
     ):
         with pytest.raises(InputError, match=message):
             pack(source, target)
+    with pytest.raises(InputError, match="full is not empty and has no records"):
+        pack(videos, full, overwrite=True)
     assert sorted(path.name for path in full.iterdir()) == ["letter.txt"]
     (empty / "bad.mp4").write_text("not a video")
     with pytest.raises(InputError, match=r"no clip can be read, the first: .*bad\.mp4"):

@@ -278,6 +278,13 @@ def test_a_batch_that_does_not_divide_is_an_error(tmp_path):
         run.train(config_of(accumulate=3), tmp_path / "run")
 
 
+@pytest.mark.parametrize("steps", [0, -3])
+def test_a_run_of_no_steps_is_an_error(tmp_path, steps):
+    with pytest.raises(InputError, match=f"steps is {steps}; train for 1 or more"):
+        run.train(config_of(steps=steps), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_initial_release_is_one_line(tmp_path):
     with pytest.raises(InputError, match="init: nowhere/model is no folder here and cannot be"):
         run.train(config_of(init="nowhere/model"), tmp_path / "run")
