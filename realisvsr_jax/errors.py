@@ -69,13 +69,20 @@ def _underscored(argument: str) -> str:
 
 
 def _missing_config(arguments: Sequence[str]) -> str:
-    """The file that --config names, if there is none; what stands behind its colon is its own."""
+    """The file that --config names, if there is none."""
+    path = _config(arguments)
+    if path is None or Path(path).is_file():
+        return ""
+    return path or "''"
+
+
+def _config(arguments: Sequence[str]) -> str | None:
+    """The file that --config names, if it does, without what stands behind its colon."""
     for argument, following in zip(arguments, [*arguments[1:], ""]):
         name, equals, value = argument.partition("=")
         if name in ("--config", "-config"):
-            path = (value if equals else following).partition(":")[0]
-            return "" if Path(path).is_file() else path or "''"
-    return ""
+            return (value if equals else following).partition(":")[0]
+    return None
 
 
 def _flag_message(error: Exception, arguments: Sequence[str]) -> str:
@@ -91,10 +98,11 @@ def _flag_message(error: Exception, arguments: Sequence[str]) -> str:
     names = [argument[9:].partition("=")[0].split(".") for argument in arguments]
     for argument, parts in zip(arguments, names):
         if argument.startswith("--config.") and unknown in parts:
-            path = ".".join(parts[: parts.index(unknown) + 1])
-            near = re.search('Did you mean "(.+?)"', text)
-            known = "; known ones are in realisvsr_jax/training/settings.py"
-            return f"unknown setting {path!r}" + (f"; did you mean {near[1]!r}?" if near else known)
+            *above, _ = found = parts[: parts.index(unknown) + 1]
+            path = ".".join(found)
+            if near := re.search('Did you mean "(.+?)"', text):
+                return f"unknown setting {path!r}; did you mean {'.'.join([*above, near[1]])!r}?"
+            return f"unknown setting {path!r}; {_config(arguments)} has none of this name"
     return " ".join(lines)
 
 

@@ -106,7 +106,7 @@ def _benchmark(given: dict[str, Path]) -> tuple[Path | None, dict[str, Path], in
     for name in ("reference", "layout", "mod_crop"):
         if FLAGS[name].present:
             raise InputError(f"--config decides the {name}; leave --{name} out")
-    config = settings.from_mapping(BenchmarkConfig, FLAGS.config.to_dict())
+    config = settings.from_config(BenchmarkConfig, FLAGS.config.to_dict(), "evaluation")
     if twice := given.keys() & {config.ours, *config.baselines}:
         raise InputError(f"--restored: {min(twice)} is a system of --config; name it otherwise")
     made = prepare(config, Path(FLAGS.output))

@@ -183,7 +183,12 @@ def _of_compiled(compiled: Any, topology: Any, chips: int, work: Any) -> dict[st
         "memory": dataclasses.asdict(memory),
         "total_bytes_per_chip": memory.total,
         "collectives": collectives,
-        "roofline": report.roofline(topology.chip, chips, work, text.traffic(), moved),
+        # What a program compiled for a CPU reads and writes is not what a GPU's would.
+        "roofline": report.roofline(
+            *(topology.chip, chips, work),
+            traffic=None if topology.is_estimate else text.traffic(),
+            moved=moved,
+        ),
     }
 
 

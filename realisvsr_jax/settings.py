@@ -36,6 +36,21 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
         raise InputError(str(error)) from error
 
 
+def from_config(cls: type[T], mapping: Mapping[str, Any], whose: str) -> T:
+    """`from_mapping` of what a `--config` holds; `whose` settings `cls` has, as "training".
+
+    A configuration of another program is named as one.
+    """
+    known = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore
+    strange = [key for key in mapping if key not in known]
+    if 2 * len(strange) > len(mapping):
+        raise InputError(
+            f"--config is none of {whose}: it has {', '.join(map(repr, strange[:3]))}, which "
+            f"{whose} does not know"
+        )
+    return from_mapping(cls, mapping)
+
+
 def nearest(key: str, known: typing.Iterable[str]) -> str:
     """'; did you mean …?' for the known name closest to `key`, else the list of names."""
     known = sorted(known)

@@ -50,11 +50,11 @@ def configured(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.loss.wavelet_wieghts=(1,)"], "'loss.wavelet_wieghts'; did you mean 'wavelet_w"),
+        (["--config.loss.wavelet_wieghts=(1,)"], "'loss.wavelet_wieghts'; did you mean 'loss.wav"),
         (["--config.optimizre.b1=0"], "unknown setting 'optimizre'; did you mean 'optimizer'?"),
         (
             ["--config.zzz=1"],
-            "unknown setting 'zzz'; known ones are in realisvsr_jax/training/sett",
+            "unknown setting 'zzz'; configs/smoke.py has none of this name",
         ),
         (["--config.steps=many"], "flag --config.steps=many: invalid literal for int()"),
     ],

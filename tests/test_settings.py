@@ -7,7 +7,8 @@ import ml_collections
 import pytest
 
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.settings import from_mapping, nearest, to_mapping
+from realisvsr_jax.settings import from_config, from_mapping, nearest, to_mapping
+from realisvsr_jax.training.settings import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,3 +75,10 @@ def test_the_path_of_a_part_is_in_its_message():
 def test_nearest_names_all_where_nothing_is_close():
     assert nearest("colour", ["color", "scale"]) == "; did you mean 'color'?"
     assert nearest("qqq", ["scale", "color"]) == "; known: color, scale"
+
+
+def test_a_configuration_of_another_program_is_named_as_one():
+    with pytest.raises(InputError, match=r"none of training: it has 'truth', 'layout', 'ours', wh"):
+        from_config(TrainingConfig, {"truth": "", "layout": "", "ours": "", "steps": 1}, "training")
+    with pytest.raises(InputError, match=r"unknown setting 'stepz'; did you mean 'steps'\?"):
+        from_config(TrainingConfig, {"stepz": 1, "seed": 0}, "training")

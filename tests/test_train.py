@@ -37,7 +37,7 @@ def command(monkeypatch, capsys):
         ((*SMOKE, "--wrokdir", "x"), "Unknown command line flag 'wrokdir'. Did you mean: workdir"),
         (
             (*SMOKE, "--config.loss.wavelet_weight=(1,2,2,2)"),
-            "unknown setting 'loss.wavelet_weight'; did you mean 'wavelet_weights'?",
+            "unknown setting 'loss.wavelet_weight'; did you mean 'loss.wavelet_weights'?",
         ),
         ((*SMOKE, "--config.steps=many"), "many"),
         ((*SMOKE, "extra"), "'extra' is not expected"),

@@ -57,7 +57,10 @@ def _part(row: dict[str, Any]) -> list[str]:
 
 def _times(row: dict[str, Any]) -> list[str]:
     roof = row["roofline"]
-    bounds = ", ".join(f"{n} {roof[n]:.3g} s" for n in ("arithmetic", "memory", "interconnect"))
+    kinds = ("arithmetic", "memory", "interconnect")
+    bounds = ", ".join(
+        f"{kind} unknown" if roof[kind] is None else f"{kind} {roof[kind]:.3g} s" for kind in kinds
+    )
     lines = [
         f"  at full speed {roof['seconds']:.3g} s, bound by {roof['bound']} ({bounds}); "
         f"compiled in {row['compile_seconds']:.0f} s"

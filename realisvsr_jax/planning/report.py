@@ -49,20 +49,20 @@ def bytes_per_chip(tree: Any) -> int:
 
 
 def roofline(
-    chip: Chip, chips: int, work: Mapping[str, float], traffic: int, moved: int
+    chip: Chip, chips: int, work: Mapping[str, float], traffic: int | None, moved: int
 ) -> dict[str, Any]:
     """Seconds that arithmetic, memory and interconnect need at full speed, and which is `bound`.
 
     `work` is FLOP on all chips by dtype, "high" being float32 at that precision; `traffic` and
-    `moved` are bytes on one.
+    `moved` are bytes on one. A `traffic` of None is not known, and "memory" is None then.
     """
     speeds = {"bfloat16": chip.flops, "float32": chip.float32_flops, "high": chip.high_flops}
     times = {
         "arithmetic": sum(flop / speeds[dtype] for dtype, flop in work.items()) / chips,
-        "memory": traffic / chip.bandwidth,
+        "memory": None if traffic is None else traffic / chip.bandwidth,
         "interconnect": moved / chip.interconnect,
     }
-    bound = max(times, key=lambda name: times[name])
+    bound = max(times, key=lambda name: times[name] or 0.0)
     return times | {"bound": bound, "seconds": times[bound]}
 
 

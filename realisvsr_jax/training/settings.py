@@ -177,4 +177,4 @@ def from_flag(value: Any) -> TrainingConfig:
         # ml_collections keeps the reason until the first access, on several lines.
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"--config: {reason}") from error
-    return settings.from_mapping(TrainingConfig, mapping)
+    return settings.from_config(TrainingConfig, mapping, "training")

@@ -117,6 +117,8 @@ def test_the_time_that_cannot_be_beaten():
     assert found["arithmetic"] == pytest.approx((2 + 6 + 3) / 4)
     assert (found["memory"], found["interconnect"], found["bound"]) == (1, 0, "arithmetic")
     assert found["seconds"] == found["arithmetic"]
+    unknown = report.roofline(chip, 4, work, traffic=None, moved=0)
+    assert (unknown["memory"], unknown["bound"]) == (None, "arithmetic")
 
 
 def test_the_formula_counts_the_products_of_a_traced_block():
