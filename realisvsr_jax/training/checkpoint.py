@@ -225,15 +225,21 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def check_same_settings(folder: Path, config: TrainingConfig) -> None:
-    """Raises InputError naming the first setting that differs from the run's own."""
+    """Raises InputError naming the first setting that differs from the run's, and how many do."""
     was = networks.flatten(read_run(folder)["config"])
     now = networks.flatten(json.loads(json.dumps(settings.to_mapping(config))))
-    for name in sorted(was.keys() | now.keys()):
-        if was.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
-            raise InputError(
-                f"{folder} was started with {name} = {was.get(name)!r}, now it is "
-                f"{now.get(name)!r}; use another --workdir, or the run's own settings"
-            )
+    changed = [
+        name
+        for name in sorted(was.keys() | now.keys())
+        if was.get(name) != now.get(name) and not name.startswith(MAY_CHANGE)
+    ]
+    if changed:
+        name, more = changed[0], len(changed) - 1
+        others = f" (and {more} more)" if more else ""
+        raise InputError(
+            f"{folder} was started with {name} = {was.get(name)!r}, now it is {now.get(name)!r}"
+            f"{others}; use another --workdir, or the run's own settings"
+        )
 
 
 def load_run(folder: str | Path) -> Release:

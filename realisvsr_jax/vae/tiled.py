@@ -111,12 +111,18 @@ class _Stream:
         )
         return kind_within({kind: needed * batch for kind, needed in found.items()}, self.carry)
 
-    def lowered(self, batch: int = 1) -> dict[str, Any]:
+    def lowered(self, batch: int = 1, sharding: Any = None) -> dict[str, Any]:
         """The programs of a chunk within a stream, by the names of the parts: "whole" and "tile".
 
         `lowered()["tile"].compile().memory_analysis()` says what a tile takes. The VAE may be of
-        shapes without numbers (`nnx.eval_shape`).
+        shapes without numbers (`nnx.eval_shape`), and `sharding` on a device that is not here.
         """
+
+        def on(*trees: Any) -> Any:
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), trees
+            )
+
         region, features = self.grid.sizes()[0], describe(self.config, self._decoding).channels
         frames, channels = (1, features) if self._decoding else (self.config.temporal_factor, 3)
         offsets = jax.ShapeDtypeStruct(self._offsets[0].shape, self._offsets[0].dtype)
@@ -130,8 +136,8 @@ class _Stream:
         _, cache = jax.eval_shape(self._tile_chunk, self._state, first, None, offsets)
         tile = pixels(frames, *region, channels)
         return {
-            "whole": self._whole.lower(self._state, x, *caches),
-            "tile": self._tile.lower(self._state, tile, cache, offsets),
+            "whole": self._whole.lower(*on(self._state, x, *caches)),
+            "tile": self._tile.lower(*on(self._state, tile, cache, offsets)),
         }
 
     def _whole_chunk(self, state: Any, x: Features, cache: Any) -> tuple[Resized, Any]:

@@ -123,6 +123,10 @@ def test_other_settings_on_the_same_folder_are_refused(finished):
     optimizer = dataclasses.replace(config_of().optimizer, weight_decay=0.5)
     with pytest.raises(InputError, match=r"started with optimizer\.weight_decay = 0.0001, now"):
         run.train(config_of(optimizer=optimizer), finished[0])
+    with pytest.raises(
+        InputError, match=r"caption_dropout = .*, now it is 0\.9 \(and 1 more\); use"
+    ):
+        run.train(config_of(optimizer=optimizer, caption_dropout=0.9), finished[0])
 
 
 def test_a_checkpoint_of_another_configuration_is_one_line(finished, tmp_path):
