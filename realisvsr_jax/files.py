@@ -1,10 +1,11 @@
 """Files that are whole or not there: written under another name, then renamed; lines appended."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 @contextlib.contextmanager
@@ -19,6 +20,12 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Takes the place of `path` as `replacing` does, without waiting for the disk."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def sync(path: Path) -> None:

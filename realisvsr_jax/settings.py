@@ -5,7 +5,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from realisvsr_jax.errors import InputError
@@ -63,25 +63,29 @@ def to_mapping(settings: Any) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
+def flatten(mapping: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """Nested settings as one level, whose names are those of the levels, joined."""
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            inner = flatten(value, separator)
+            flat |= {f"{key}{separator}{name}": below for name, below in inner.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """'NAME was …, now it is …' of the first setting in which two nested mappings differ, or ''.
 
     Both as JSON has them: a list is equal to a tuple.
     """
-    flat_old, flat_new = (dict(_flat(json.loads(json.dumps(values)))) for values in (old, new))
+    flat_old, flat_new = (flatten(json.loads(json.dumps(values)), " ") for values in (old, new))
     for name in [*flat_new, *(name for name in flat_old if name not in flat_new)]:
         before, now = flat_old.get(name), flat_new.get(name)
         if before != now:
             return f"{name} was {_short(before)}, now it is {_short(now)}"
     return ""
-
-
-def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(values, dict):
-        yield name, values
-        return
-    for key, value in values.items():
-        yield from _flat(value, f"{name} {key}".strip())
 
 
 def _short(value: Any) -> str:

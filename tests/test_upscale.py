@@ -488,6 +488,11 @@ def test_colour_that_is_halved_is_a_word_in_the_plan(tmp_path, run):
     assert "yuv420p (colour of yuv444p at half its size; --pix-fmt yuv444p keeps it)" in run.out
     assert run(*place, "--pix-fmt", "yuv444p") == (0, [])
     assert "CRF 16, yuv444p\n" in run.out
+    # Pictures have no pixel format that could be refused.
+    odd = make_video(tmp_path / "odd.mp4", numbered(2, 15, 17), pix_fmt="yuv444p")
+    pictures = ["--input", odd, "--output", tmp_path / "frames", "--scale", 1, "--dry-run"]
+    assert run(*pictures, "--pix-fmt", "yuv420p") == (0, [])
+    assert "17×15, PNG\n" in run.out
 
 
 def test_seams_are_explained_by_the_picture_without_tiles(clip, tmp_path, run):

@@ -81,7 +81,7 @@ def _verify(folder: Path) -> None:
     for name in ("input", "output"):
         if FLAGS[name].present:
             raise InputError(f"--verify only reads records; leave --{name} out")
-    with over_clips() as progress:
+    with over_clips(kept="nothing was written") as progress:
         count = verify(folder, progress)
     log.info("%s: %d clips, all as they were packed", folder, count)
 

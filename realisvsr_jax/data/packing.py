@@ -24,7 +24,7 @@ from realisvsr_jax.data.set_folder import check_beside, check_folder, locked
 from realisvsr_jax.data.shards import write_shard
 from realisvsr_jax.data.sources import caption_path, clip_paths, describe_clip
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.files import append_lines, replacing, sync
+from realisvsr_jax.files import append_lines, replacing, sync, write_json
 from realisvsr_jax.video import list_frames
 from realisvsr_jax.video.writing import room
 
@@ -81,9 +81,9 @@ def pack(
     with room(target, "free some; the same command goes on"), _locked(target):
         if overwrite:
             _remove(target)
-        _write_json(notes, settings)
+        write_json(notes, settings)
         manifest = _pack(source, target, paths, options, progress) | {"packed": settings}
-        _write_json(target / records.MANIFEST, manifest)
+        write_json(target / records.MANIFEST, manifest)
         shutil.rmtree(target / records.UNFINISHED)
     return manifest
 
@@ -98,7 +98,7 @@ def _pack(
         raise InputError(f"{source}: no clip can be read, the first: {left_out[0]['reason']}")
     shards = _write_shards(source, target, _parts(kept, options), options, progress)
     records.write_index(target, kept)
-    _write_json(target / CAPTIONS, sorted({clip["caption"] for clip in kept} - {""}))
+    write_json(target / CAPTIONS, sorted({clip["caption"] for clip in kept} - {""}))
     return {
         "format": records.FORMAT,
         "clips": len(kept),
@@ -381,8 +381,3 @@ class _Journal:
 
     def __exit__(self, *error: Any) -> None:
         self._file.close()
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")

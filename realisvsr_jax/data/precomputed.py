@@ -20,7 +20,7 @@ from realisvsr_jax.data.buckets import Bucket
 from realisvsr_jax.data.degradation.ops import REVISION
 from realisvsr_jax.data.pipeline import DataConfig, make_batches
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.files import replacing
+from realisvsr_jax.files import write_json
 from realisvsr_jax.video.writing import room
 
 Arrays = Mapping[str, np.ndarray]
@@ -108,8 +108,7 @@ def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
     if not any(folder.glob("shard-*")):
         with room(path):
             folder.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as partial:
-                partial.write_text(json.dumps(recipe, indent=1) + "\n")
+            write_json(path, recipe)
         return
     try:
         old = json.loads(path.read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.files import replacing
+from realisvsr_jax.files import write_json
 from realisvsr_jax.jobs import journal
 from realisvsr_jax.jobs.scene import Weights
 from realisvsr_jax.jobs.single import Progress, Report, Request, restore_file
@@ -179,8 +179,7 @@ class _Results:
 
     def _write(self, name: str, entry: dict[str, Any]) -> None:
         self._own[name] = entry
-        with replacing(self.path) as partial:
-            partial.write_text(json.dumps(self._own, indent=1) + "\n")
+        write_json(self.path, self._own)
 
 
 def _command(request: Request) -> str:

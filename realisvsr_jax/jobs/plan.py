@@ -126,12 +126,7 @@ class Plan:
             f"{self.source}: {counted(self.survey.frames, 'frame')} of {info.width}×{info.height}, "
             f"{rate}{info.pix_fmt}{beside}"
         )
-        coding = self.form.coding
-        pix_fmt = self.form.pix_fmt
-        how = f"{coding.codec}, CRF {coding.crf}, {pix_fmt}" if not coding.lossless else "lossless"
-        if info.pix_fmt.startswith(_FINE) and not pix_fmt.startswith(_FINE):
-            how += f" (colour of {info.pix_fmt} at half its size; --pix-fmt yuv444p keeps it)"
-        how = "PNG" if self.kind != "video" else how
+        how = self._coded() if self.kind == "video" else "PNG"
         yield f"{self.output}: {width}×{height}, {how}{', 16 bits' if self._sixteen else ''}"
         scenes = len({step.first for step in self.steps})
         passes = sum(self.outlook.needs(len(scene)).passes for scene in self.survey.scenes())
@@ -151,6 +146,16 @@ class Plan:
             f"disk {disk}, {size(_free_disk(job))} are free; kept in {job} "
             "until it is done"
         )
+
+    def _coded(self) -> str:
+        """How a video is stored, with a word where that halves its colour."""
+        coding, given = self.form.coding, self.survey.info.pix_fmt
+        if coding.lossless:
+            return "lossless"
+        how = f"{coding.codec}, CRF {coding.crf}, {self.form.pix_fmt}"
+        if given.startswith(_FINE) and not self.form.pix_fmt.startswith(_FINE):
+            how += f" (colour of {given} at half its size; --pix-fmt yuv444p keeps it)"
+        return how
 
     @property
     def _sixteen(self) -> bool:

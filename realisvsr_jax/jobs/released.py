@@ -86,9 +86,9 @@ class Released:
         card = self._card
         if self._text_encoder is not None or card.text_encoder is not None:
             return None
-        if "_restorer" in vars(self):
-            return self._restorer.prompts
-        return load_prompts(self.folder, card.model.dit)
+        if (self.folder / CARD).is_file():
+            return load_prompts(self.folder, card.model.dit)
+        return self._restorer.prompts
 
     def _check_prompts(self, options: Options) -> None:
         card = self._card

@@ -22,7 +22,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from realisvsr_jax import cluster, settings
 from realisvsr_jax.errors import InputError
-from realisvsr_jax.files import replacing
+from realisvsr_jax.files import write_json
 from realisvsr_jax.training import networks
 from realisvsr_jax.training.settings import LogConfig, TrainingConfig
 from realisvsr_jax.training.state import TrainState, init_state, make_optimizer, partition
@@ -212,8 +212,7 @@ def _start(folder: Path, config: TrainingConfig, release: Release) -> None:
         "init_sha256": release_hash(init),
         "commit": commit(),
     }
-    with replacing(folder / RUN_FILE) as partial:
-        partial.write_text(json.dumps(run, indent=1) + "\n")
+    write_json(folder / RUN_FILE, run)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -226,8 +225,8 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def check_same_settings(folder: Path, config: TrainingConfig) -> None:
     """Raises InputError naming the first setting that differs from the run's, and how many do."""
-    was = networks.flatten(read_run(folder)["config"])
-    now = networks.flatten(json.loads(json.dumps(settings.to_mapping(config))))
+    was = settings.flatten(read_run(folder)["config"])
+    now = settings.flatten(json.loads(json.dumps(settings.to_mapping(config))))
     changed = [
         name
         for name in sorted(was.keys() | now.keys())

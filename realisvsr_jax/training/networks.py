@@ -136,24 +136,13 @@ def _first_difference(have: object, want: object) -> str:
     """'name: is x, the config says y' for the first setting in which two cards differ."""
     if have is None:
         return "it has no transformer"
-    flat_have, flat_want = (flatten(settings.to_mapping(card)) for card in (have, want))
+    flat_have, flat_want = (settings.flatten(settings.to_mapping(card)) for card in (have, want))
     for name, value in flat_want.items():
         if name.startswith("cpc.") and "cpc" in flat_have:
             continue  # it has none, and gets the one that is wanted
         if name not in RUNNING and flat_have.get(name) != value:
             return f"{name} is {flat_have.get(name)}, the config says {value}"
     return ""
-
-
-def flatten(mapping: dict, prefix: str = "") -> dict[str, object]:
-    """Nested settings as one level of dotted names."""
-    flat: dict[str, object] = {}
-    for key, value in mapping.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def normalised(vae: WanVAE, config: VAEConfig, clips: list[np.ndarray]) -> tuple[WanVAE, VAEConfig]:
